@@ -1,0 +1,51 @@
+# make demo    a real application against a local simulator, metered, with a live table (SECONDS=20: ends by itself)
+# make test    all tests; those that go through the SDKs a second time with the SDKs' older, httpx-based releases
+# make check   lint, format, types, floors
+# make bench   every benchmark
+# make lock    requirements/*.txt anew from pyproject.toml
+#
+# Needs python3 (3.11 or later) and make. What the targets install goes to .venv, .venv-legacy and .tools.
+
+SECONDS ?=
+PYTHON ?= >=3.11
+PYTEST_ARGS ?=
+
+BIN := .venv/bin
+LEGACY := .venv-legacy/bin
+LOCK := .tools/uv pip compile pyproject.toml --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-header --quiet --upgrade
+
+.PHONY: demo test check bench lock clean
+
+demo: .venv/ready
+	$(BIN)/tellmeter demo $(if $(SECONDS),--seconds $(SECONDS))
+
+test: .venv/ready .venv-legacy/ready
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(LEGACY)/python -m pytest -m sdk $(PYTEST_ARGS)
+
+check: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/ready
+	@set -e; for script in benchmarks/*.py; do \
+		case $$script in */_*) continue ;; esac; echo "== $$script"; $(BIN)/python $$script; done
+
+lock: .tools/uv
+	$(LOCK) --extra demo --group dev -o requirements/dev.txt
+	$(LOCK) --group legacy -o requirements/legacy.txt
+
+clean:
+	rm -rf .venv .venv-legacy .tools
+
+.venv/ready: requirements/dev.txt pyproject.toml tools/venv.sh .tools/uv
+	tools/venv.sh .venv requirements/dev.txt '$(PYTHON)'
+
+.venv-legacy/ready: requirements/legacy.txt pyproject.toml tools/venv.sh .tools/uv
+	tools/venv.sh .venv-legacy requirements/legacy.txt '$(PYTHON)'
+
+.tools/uv:
+	tools/uv.sh .tools

@@ -1,0 +1,79 @@
+"""tellmeter: the meter for LLM applications. One line meters every LLM call that a Python program makes.
+
+import tellmeter; tellmeter.configure(sinks=["sqlite:///calls.db"]); tellmeter.instrument()
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .call import Call
+    from .collector import MetricsCollector, configure, get_metrics_collector
+    from .config import MetricsConfig, MetricsFilter
+    from .context import tags
+    from .errors import ConfigError, MissingExtra, SchemaTooNew, StoreError, TellmeterError
+    from .instruments.calls import meter_call
+    from .pipeline.ledger import CollectorStats, FlushReport, SinkStats
+    from .pipeline.outcome import Delivered, Partial, Rejected, RetryLater, TooLarge
+    from .records import AgentMetrics, MetricsSummary, StreamMetrics
+    from .sinks.base import BatchingMetricsSink, MetricsSink, MetricsStore
+    from .sinks.console import ConsoleMetricsSink
+    from .sinks.in_memory import InMemoryMetricsSink
+    from .sinks.jsonl import JSONLMetricsSink
+    from .sinks.sqlite import SQLiteMetricsSink
+    from .wire.hooks import instrument, uninstrument
+
+__version__ = "0.1.0"
+
+# Public name -> the module that has it: loaded when it is first used, so that `import tellmeter` stays cheap.
+_WHERE = {
+    "AgentMetrics": "records",
+    "BatchingMetricsSink": "sinks.base",
+    "Call": "call",
+    "CollectorStats": "pipeline.ledger",
+    "ConfigError": "errors",
+    "ConsoleMetricsSink": "sinks.console",
+    "Delivered": "pipeline.outcome",
+    "FlushReport": "pipeline.ledger",
+    "InMemoryMetricsSink": "sinks.in_memory",
+    "JSONLMetricsSink": "sinks.jsonl",
+    "MetricsCollector": "collector",
+    "MetricsConfig": "config",
+    "MetricsFilter": "config",
+    "MetricsSink": "sinks.base",
+    "MetricsStore": "sinks.base",
+    "MetricsSummary": "records",
+    "MissingExtra": "errors",
+    "Partial": "pipeline.outcome",
+    "Rejected": "pipeline.outcome",
+    "RetryLater": "pipeline.outcome",
+    "SQLiteMetricsSink": "sinks.sqlite",
+    "SchemaTooNew": "errors",
+    "SinkStats": "pipeline.ledger",
+    "StoreError": "errors",
+    "StreamMetrics": "records",
+    "TellmeterError": "errors",
+    "TooLarge": "pipeline.outcome",
+    "configure": "collector",
+    "get_metrics_collector": "collector",
+    "instrument": "wire.hooks",
+    "meter_call": "instruments.calls",
+    "tags": "context",
+    "uninstrument": "wire.hooks",
+}
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    module = _WHERE.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{module}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,252 @@
+"""Call: one call in progress, and the guarantee that it ends in exactly one record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import Protocol
+
+from .config import MetricsConfig
+from .context import current_tags, current_trace
+from .failures import error_category
+from .pipeline.lifecycle import generation
+from .prices import PriceBook
+from .records import AgentMetrics, StreamMetrics
+from .usage import Usage
+
+CALL_BYTES = 2048  # about what a call in progress holds beside the bodies it refers to
+
+
+class Target(Protocol):
+    """Where a call goes when it ended: a collector."""
+
+    config: MetricsConfig
+    prices: PriceBook
+    open_calls: dict[int, Call]
+
+    def submit(self, call: Call) -> None:
+        """Take an ended call; never blocks, never raises."""
+
+
+# Exceptions by the names in their MRO: no HTTP or async library is imported to recognise its own.
+_CANCELLED = frozenset({"CancelledError", "Cancelled", "GeneratorExit", "KeyboardInterrupt", "SystemExit"})
+_TIMEOUT = frozenset({"TimeoutError", "TimeoutException", "APITimeoutError", "Timeout"})
+
+
+def class_names(error: BaseException) -> tuple[str, ...]:
+    """The names of an exception's class and its bases, the class first."""
+    return tuple(kind.__name__ for kind in type(error).__mro__)
+
+
+def status_of(error: BaseException) -> str:
+    """The status of a call that `error` ended."""
+    names = set(class_names(error))
+    if names & _CANCELLED:
+        return "cancelled"
+    return "timeout" if names & _TIMEOUT else "error"
+
+
+class Call:
+    """One call in progress. As a context manager (sync or async) it ends with its block, by the block's exception if any.
+
+    What the caller learns may be set on it while it runs: `model`, `response_model`, `provider`, `operation`, `input_tokens`,
+    `output_tokens`, `cached_tokens`, `cache_write_tokens`, `reasoning_tokens`, `tokens_estimated`, `cost_usd`,
+    `finish_reason`, `tools_used`, `request_id`, `retries`, `retry_delay_ms`, `status_code`, `tags`.
+    A failure in setting, pricing or recording never reaches the block.
+    """
+
+    # On the class, so that a call in progress costs no more than what is known of it.
+    response_model: str | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    tokens_estimated: bool = False
+    cost_usd: float | None = None
+    finish_reason: str | None = None
+    tools_used: Iterable[str] = ()
+    retries: int = 0
+    retry_delay_ms: float = 0.0
+    status_code: int | None = None
+    tags: Mapping[str, str] = {}
+
+    def __init__(
+        self,
+        target: Target,
+        *,
+        provider: str = "",
+        model: str = "",
+        operation: str = "chat",
+        method: str = "generate",
+        request_id: str | None = None,
+    ) -> None:
+        self.target = target
+        self.provider = provider
+        self.model = model
+        self.operation = operation
+        self.method = method
+        self.request_id = request_id
+        self._begin()
+
+    def _begin(self) -> None:
+        self._context_tags = current_tags()
+        self._trace = current_trace()
+        self._generation = generation()
+        self._first_token_at = 0
+        self._ended_at = 0
+        self._status = ""
+        self._error: tuple[str, ...] = ()  # class names only: an exception holds frames, and its message holds prompts
+        self._not_ended = [None]  # whoever pops it ends the call
+        self.target.open_calls[id(self)] = self
+        self.wall = time.time()
+        self.started = time.perf_counter_ns()
+
+    def first_token(self) -> None:
+        """Note that the first content arrived, for a stream that no hook sees. Later calls change nothing."""
+        self._first_token_at = self._first_token_at or time.perf_counter_ns()
+
+    def end(self, status: str = "", error: BaseException | None = None) -> None:
+        """End the call; only the first end counts. `status` is derived from `error` where it is not given."""
+        try:
+            self._not_ended.pop()
+        except IndexError:
+            return
+        self._ended_at = time.perf_counter_ns()
+        self.target.open_calls.pop(id(self), None)
+        if error is not None:
+            self._error = class_names(error)
+            status = status or status_of(error)
+        self._status = status
+        if self._generation == generation():  # the copy in a forked child belongs to the parent
+            self.target.submit(self)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the call is over."""
+        return not self._not_ended
+
+    def __enter__(self) -> Call:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end(error=error)
+
+    async def __aenter__(self) -> Call:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.end(error=error)
+
+    # ------------------------------------------------------------------ on the router thread
+
+    def size(self) -> int:
+        """About how many bytes the ended call holds until it is finished."""
+        return CALL_BYTES
+
+    def finish(self) -> AgentMetrics | None:
+        """Make the record; None for what turns out to be no LLM call."""
+        status = self._status or "success"
+        failed = status != "success"
+        usage = Usage(
+            input_tokens=self.input_tokens,
+            output_tokens=self.output_tokens,
+            cached_tokens=self.cached_tokens,
+            cache_write_tokens=self.cache_write_tokens,
+            reasoning_tokens=self.reasoning_tokens,
+            cost_usd=self.cost_usd,
+        )
+        return self._record(
+            usage=usage,
+            status=status,
+            error_class=self._error[0] if self._error else None,
+            error_category=error_category(self.status_code, None, None, self._error) if failed and self._error else None,
+            stream=self._manual_stream(status),
+        )
+
+    def _record(
+        self,
+        *,
+        usage: Usage,
+        status: str,
+        error_class: str | None,
+        error_category: str | None,
+        stream: StreamMetrics | None,
+        service_tier: str | None = None,
+    ) -> AgentMetrics:
+        config = self.target.config
+        provider = self.provider or "unknown"
+        cost: float | None = None
+        version: str | None = None
+        if config.enable_cost_tracking:
+            cost, version = self.target.prices.cost(
+                provider, self.model, self.response_model, usage, at=self.wall, service_tier=service_tier
+            )
+        return AgentMetrics(
+            model=self.model or "unknown",
+            timestamp=self.wall,
+            response_model=self.response_model,
+            provider=provider,
+            operation=self.operation,
+            method=self.method,
+            latency_ms=(self._ended_at - self.started) / 1e6,
+            status=status,
+            error_class=error_class,
+            error_category=error_category,
+            status_code=self.status_code,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            cached_tokens=usage.cached_tokens,
+            cache_write_tokens=usage.cache_write_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            tokens_estimated=self.tokens_estimated,
+            cost_usd=cost,
+            price_version=version,
+            retries=self.retries,
+            retry_delay_ms=self.retry_delay_ms,
+            finish_reason=self.finish_reason,
+            tools_used=self.tools_used,  # type: ignore[arg-type]  # any iterable of names is made a tuple there
+            request_id=self.request_id,
+            trace_id=self._trace.trace_id,
+            span_id=self._trace.span_id,
+            parent_id=self._trace.parent_id,
+            stream=stream,
+            tags={**self._context_tags, **self.tags},
+        )
+
+    def _manual_stream(self, status: str) -> StreamMetrics | None:
+        if self.method != "stream":
+            return None
+        duration = (self._ended_at - self.started) / 1e6
+        first = (self._first_token_at - self.started) / 1e6 if self._first_token_at else None
+        return StreamMetrics(
+            provider=self.provider or "unknown",
+            model=self.model,
+            start_time=self.wall * 1000.0,
+            current_time=self.wall * 1000.0 + duration,
+            duration_ms=duration,
+            time_to_first_chunk_ms=first,
+            time_to_first_token_ms=first,
+            output_tokens=self.output_tokens,
+            tokens_per_second=self.output_tokens / duration * 1000.0 if duration else 0.0,
+            last_error=self._error[0] if self._error else None,
+            error_count=1 if self._error else 0,
+            status=STREAM_STATUS[status],
+        )
+
+
+# How a call's status reads as its stream's: a timeout of the HTTP client is an error of the stream.
+STREAM_STATUS = {
+    "success": "completed",
+    "error": "error",
+    "timeout": "error",
+    "cancelled": "cancelled",
+    "closed_early": "closed_early",
+    "abandoned": "abandoned",
+    "rejected": "error",
+}

@@ -1,0 +1,19 @@
+"""The `tellmeter` command. This file works on a plain install; the commands need the `cli` extra."""
+
+from __future__ import annotations
+
+import sys
+
+from ..errors import MissingExtra
+
+
+def main() -> int:
+    """Run the command line; without the extra, one line says how to get it (exit code 2)."""
+    try:
+        from .commands import run_command_line
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] not in {"click", "rich"}:
+            raise
+        sys.stderr.write(f"tellmeter: {MissingExtra('the command line', 'cli')}\n")
+        return 2
+    return run_command_line()

@@ -1,0 +1,107 @@
+"""The command line: options, help, one line for whatever goes wrong. What the commands do is in the files beside."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from .. import __version__
+from ..errors import ConfigError, TellmeterError
+
+_EXAMPLES = """\b
+Examples:
+  tellmeter run -- python app.py
+  tellmeter run --tag release=42 -- uvicorn app:app --workers 2
+  tellmeter summary --since 1h --by provider
+  tellmeter doctor
+"""
+_STORE_HELP = "Where records are, as sqlite:///calls.db.  [default: TELLMETER_STORE, else a file in your data folder]"
+
+
+def run_command_line(arguments: Sequence[str] | None = None) -> int:
+    """Run the command that `arguments` (or the process's own) name; the exit code. An error is one line on stderr."""
+    try:
+        code = cli.main(arguments, prog_name="tellmeter", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "tellmeter"
+        return _failed(f"{error.format_message()} See {command} --help", 2)
+    except click.ClickException as error:
+        return _failed(error.format_message(), error.exit_code)
+    except ConfigError as error:
+        return _failed(str(error), 2)
+    except TellmeterError as error:
+        return _failed(str(error), 1)
+    except BrokenPipeError:  # `tellmeter summary | head`: not worth a word
+        sys.stdout = None  # the interpreter would flush it once more, and complain
+        return 1
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+
+
+def _failed(message: str, code: int) -> int:
+    click.echo(f"tellmeter: {' '.join(message.split())}", err=True)
+    return code
+
+
+@click.group(epilog=_EXAMPLES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tellmeter", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Meter every LLM call that a Python program makes: latency, tokens, dollars, errors, retries, streams."""
+
+
+@cli.command(
+    context_settings={"allow_interspersed_args": False},
+    epilog="\b\nExamples:\n  tellmeter run -- python app.py\n  tellmeter run --store sqlite:///calls.db -- gunicorn app",
+)
+@click.option("--store", metavar="URL", help=_STORE_HELP)
+@click.option("--tag", "tags", metavar="NAME=VALUE", multiple=True, help="A tag on every call; may be given again.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(**given: Any) -> int:
+    """Run COMMAND, meter it and its Python child processes, and print a table of its LLM calls at the end.
+
+    Exit code, signals, input and output are those of COMMAND; the table goes to standard error.
+    """
+    from .run import run
+
+    return run(**given)
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  tellmeter summary --since 15m\n  tellmeter summary --since all --by tag:feature --json\n"
+)
+@click.option("--store", metavar="URL", help=_STORE_HELP)
+@click.option("--since", metavar="TIME", help="As 30s, 15m, 1h, 7d, or all.  [default: 1d; all with --run]")
+@click.option(
+    "--by", metavar="FIELD", default="model", show_default=True, help="model, provider, status, tag:NAME, ..."
+)
+@click.option("--run", metavar="ID", help="Only the calls of one `tellmeter run`.")
+@click.option("--json", "as_json", is_flag=True, help="JSON, with every figure.")
+def summary(**given: Any) -> int:
+    """Print calls, errors, latency, tokens and dollars of what was recorded."""
+    from .summary import summary
+
+    return summary(**given)
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="JSON.")
+def doctor(**given: Any) -> int:
+    """Say what is hooked, installed and configured here, and what is wrong. Exit code 1 if something is."""
+    from .doctor import doctor
+
+    return doctor(**given)
+
+
+@cli.command(epilog="\b\nExamples:\n  tellmeter demo --seconds 20\n")
+@click.option("--seconds", type=click.FloatRange(min=1), help="How long.  [default: until Ctrl-C]")
+@click.option("--store", metavar="URL", help="Keep the records there.  [default: a temporary file]")
+def demo(**given: Any) -> int:
+    """Run a small application against a local simulator of the providers, metered, with a live table."""
+    from .demo import demo
+
+    return demo(**given)

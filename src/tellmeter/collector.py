@@ -1,0 +1,368 @@
+"""MetricsCollector: the front door, which owns a pipeline; and the process's own collector."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from . import counts
+from .call import Call
+from .config import SINKS_VARIABLE, MetricsConfig
+from .errors import ConfigError
+from .pipeline import lifecycle
+from .pipeline.adapt import RecordSink
+from .pipeline.guard import note
+from .pipeline.lane import Lane, MemoryLane, ThreadLane
+from .pipeline.ledger import CollectorStats, FlushReport
+from .pipeline.router import Router
+from .pipeline.select import Selection
+from .prices import PriceBook
+from .records import AgentMetrics, clean_tags
+
+logger = logging.getLogger(__name__)
+
+RECORD_BYTES = 1024  # about what a finished record holds
+_FOREVER = 1e9
+
+Observer = Callable[[AgentMetrics], None]
+
+
+class MetricsCollector:
+    """Takes ended calls and finished records, and brings them to its sinks. Works with or without a running event loop.
+
+    Args:
+        config: the settings; `MetricsConfig()` without one.
+        sinks: sink objects, or URLs as `sqlite:///calls.db`.
+
+    Raises:
+        ConfigError: a sink that is none, or a URL that names none.
+    """
+
+    def __init__(self, config: MetricsConfig | None = None, *, sinks: Iterable[Any] = ()) -> None:
+        self.config = config if config is not None else MetricsConfig()
+        if not isinstance(self.config, MetricsConfig):
+            raise ConfigError(f"config = {type(config).__name__}: it must be a MetricsConfig")
+        self.prices = PriceBook(prices=self.config.prices, discounts=self.config.discounts)
+        self.open_calls: dict[int, Call] = {}
+        self._tags = clean_tags(self.config.tags)
+        self._selection = Selection(self.config)
+        self._observers: list[Observer] = []
+        self._lanes: tuple[Lane, ...] = ()
+        self._lanes_lock = threading.RLock()
+        self._router = Router(
+            self._process,
+            _size_of,
+            max_items=self.config.max_queue,
+            max_bytes=self.config.max_queue_bytes,
+        )
+        self._passed = 0
+        self._dropped: Counter[str] = Counter()
+        self._closed = False
+        for sink in [sinks] if isinstance(sinks, str) else sinks:
+            self.add_sink(sink)
+        lifecycle.join(self)
+
+    # ------------------------------------------------------------------ sinks
+
+    @property
+    def sinks(self) -> list[Any]:
+        """The sinks, in the order in which they were added."""
+        return [getattr(lane.sink, "_sink", lane.sink) for lane in self._lanes]
+
+    def add_sink(self, sink: Any) -> None:
+        """Deliver to `sink` (an object or a URL) what is recorded from now on."""
+        if isinstance(sink, str):
+            from .sinks.urls import sink_from_url
+
+            sink = sink_from_url(sink)
+        with self._lanes_lock:
+            lane = self._make_lane(sink)
+            self._lanes = (*self._lanes, lane)
+        if hasattr(sink, "bind"):
+            sink.bind(_Settle(self, lane))
+
+    def remove_sink(self, sink: Any) -> None:
+        """Flush `sink` and deliver nothing more to it; nothing happens where it is not there."""
+        self._router.drain(self.config.flush_timeout_seconds)
+        with self._lanes_lock:
+            gone = [lane for lane in self._lanes if sink in (lane.sink, getattr(lane.sink, "_sink", None))]
+            self._lanes = tuple(lane for lane in self._lanes if lane not in gone)
+        for lane in gone:
+            lane.close(time.monotonic() + self.config.flush_timeout_seconds)
+
+    def _make_lane(self, sink: Any) -> Lane:
+        taken = {lane.name for lane in self._lanes}
+        base = type(sink).__name__
+        name, number = base, 1
+        while name in taken:
+            number += 1
+            name = f"{base}-{number}"
+        if callable(getattr(sink, "write", None)):
+            return MemoryLane(name, sink)
+        if not callable(getattr(sink, "send", None)):
+            if not callable(getattr(sink, "record", None)) and not callable(getattr(sink, "record_batch", None)):
+                raise ConfigError(f"{base} is no sink: it needs record(metrics), send(batch, deadline) or write(record)")
+            sink = RecordSink(sink)
+        return ThreadLane(
+            name,
+            sink,
+            batch_size=self.config.batch_size,
+            batch_seconds=self.config.batch_timeout_seconds,
+            max_records=self.config.max_queue,
+            max_bytes=self.config.max_queue_bytes,
+        )
+
+    # ------------------------------------------------------------------ recording
+
+    def record(self, metrics: AgentMetrics) -> None:
+        """Take a finished record. Never blocks, never raises; usable from any thread, task, signal handler or `__del__`."""
+        if self.config.enabled:
+            self._router.put(metrics, RECORD_BYTES)
+
+    def submit(self, call: Call) -> None:
+        """Take an ended call, whose record is made on the router thread."""
+        if self.config.enabled:
+            self._router.put(call, call.size())
+
+    def track_request(
+        self,
+        provider: str = "",
+        model: str = "",
+        method: str = "generate",
+        request_id: str | None = None,
+        *,
+        operation: str = "chat",
+    ) -> Call:
+        """A call that no hook sees: `with` or `async with`; tokens and so on are set on what it yields."""
+        return Call(
+            self, provider=provider, model=model, method=method, request_id=request_id, operation=operation
+        )
+
+    def observe(self, observer: Observer) -> None:
+        """Call `observer(record)` on the router thread for every call, before filters and sampling."""
+        self._observers.append(observer)
+
+    # ------------------------------------------------------------------ settling
+
+    def flush_sync(self, timeout: float | None = None) -> FlushReport:
+        """Bring everything recorded so far to the sinks; returns at `timeout` seconds (config's `flush_timeout_seconds`)."""
+        started = time.monotonic()
+        deadline = started + (self.config.flush_timeout_seconds if timeout is None else timeout)
+        self._router.drain(deadline - time.monotonic())
+        for lane in self._lanes:
+            lane.flush(deadline)
+        return self._report(started)
+
+    def shutdown_sync(self, timeout: float | None = None) -> FlushReport:
+        """Flush, then end the sinks; what is left at the deadline is dropped and counted. Safe to call twice."""
+        started = time.monotonic()
+        deadline = started + (self.config.flush_timeout_seconds if timeout is None else timeout)
+        self._router.drain(deadline - time.monotonic())
+        lanes = self._lanes
+        for lane in lanes:
+            lane.flush(deadline)
+        report = self._report(started)
+        for lane in lanes:
+            lane.close(deadline)
+        return report
+
+    async def flush(self, timeout: float | None = None) -> FlushReport:
+        """As `flush_sync`, without blocking the event loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.flush_sync, timeout)
+
+    async def shutdown(self, timeout: float | None = None) -> FlushReport:
+        """As `shutdown_sync`, without blocking the event loop."""
+        import asyncio
+
+        return await asyncio.to_thread(self.shutdown_sync, timeout)
+
+    def stats(self) -> CollectorStats:
+        """The account: what was recorded, what each sink has, what was dropped and why. Settles nothing."""
+        lock_free = self._router
+        waiting, refused, passed = lock_free.waiting, lock_free.refused, self._passed
+        dropped = dict(self._dropped)
+        if refused:
+            dropped["queue_full"] = refused
+        return CollectorStats(
+            recorded=passed + sum(dropped.values()) + waiting,
+            passed=passed,
+            dropped=dropped,
+            queued=waiting,
+            sinks={lane.name: lane.stats() for lane in self._lanes},
+            counts=counts.snapshot(),
+        )
+
+    def _report(self, started: float) -> FlushReport:
+        waiting = {"": self._router.waiting} | {
+            lane.name: stats.queued + stats.in_flight for lane in self._lanes for stats in [lane.stats()]
+        }
+        waiting = {name: number for name, number in waiting.items() if number}
+        return FlushReport(complete=not waiting, waiting=waiting, seconds=time.monotonic() - started)
+
+    # ------------------------------------------------------------------ on the router thread
+
+    def _process(self, items: list[Any]) -> None:
+        kept: list[AgentMetrics] = []
+        dropped = self._dropped
+        for item in items:
+            record = item if type(item) is AgentMetrics else self._finish(item)
+            if record is None:
+                continue
+            if self._tags or not self.config.enable_streaming_metrics or not self.config.enable_reliability_metrics:
+                record = self._configured(record)
+            for observer in self._observers:
+                try:
+                    observer(record)
+                except BaseException as error:
+                    note("observer", error)
+            if not self._selection.everything and (reason := self._selection.reason_to_drop(record)):
+                dropped[reason] += 1
+                continue
+            kept.append(record)
+        self._passed += len(kept)
+        if kept:
+            for lane in self._lanes:
+                lane.put(kept)
+
+    def _finish(self, call: Any) -> AgentMetrics | None:
+        try:
+            record: AgentMetrics | None = call.finish()
+        except BaseException as error:
+            note("record", error)
+            self._dropped["error"] += 1
+            return None
+        if record is None:
+            self._dropped["not_llm"] += 1
+        return record
+
+    def _configured(self, record: AgentMetrics) -> AgentMetrics:
+        changes: dict[str, Any] = {}
+        if self._tags:
+            changes["tags"] = {**self._tags, **record.tags}
+        if record.stream is not None and not self.config.enable_streaming_metrics:
+            changes["stream"] = None
+        if record.retry_delay_ms and not self.config.enable_reliability_metrics:
+            changes["retry_delay_ms"] = 0.0
+        return msgspec.structs.replace(record, **changes) if changes else record
+
+    # ------------------------------------------------------------------ the process's life
+
+    def after_fork(self) -> None:
+        """The child starts empty: the parent owns what waited and what was in progress."""
+        self.open_calls = {}
+        self._lanes_lock = threading.RLock()
+        self._passed = 0
+        self._dropped = Counter()
+        self._router.after_fork()
+        for lane in self._lanes:
+            lane.after_fork()
+
+    def at_exit(self, started: float) -> None:
+        """End what is still open, deliver what waits within `exit_timeout_seconds`, and say what was lost."""
+        for call in list(self.open_calls.values()):
+            call.end("abandoned")
+        left = started + self.config.exit_timeout_seconds - time.monotonic()
+        self.shutdown_sync(max(0.0, left))
+        stats = self.stats()
+        lost = sum(stats.dropped.get(reason, 0) for reason in ("queue_full", "error")) + stats.queued
+        lost += sum(sum(sink.dropped.values()) for sink in stats.sinks.values())
+        if lost:
+            reasons: Counter[str] = Counter(
+                {reason: number for reason, number in stats.dropped.items() if reason in ("queue_full", "error")}
+            )
+            for sink in stats.sinks.values():
+                reasons.update(sink.dropped)
+            reasons["undelivered"] += stats.queued
+            told = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()) if number)
+            logger.warning("%d records were not delivered (%s)", lost, told)
+
+
+class _Settle:
+    """What a sink calls before it answers a question: everything recorded before has arrived when it returns True."""
+
+    def __init__(self, collector: MetricsCollector, lane: Lane) -> None:
+        # Weakly: a sink that outlives its collector must not keep it.
+        self._collector = weakref.ref(collector)
+        self._lane = lane
+
+    def __call__(self, timeout: float | None = None) -> bool:
+        collector = self._collector()
+        if collector is None:
+            return True
+        limit = collector.config.flush_timeout_seconds if timeout is None else timeout
+        deadline = time.monotonic() + limit
+        return collector._router.drain(limit) and self._lane.flush(deadline)
+
+
+def _size_of(item: Any) -> int:
+    return RECORD_BYTES if type(item) is AgentMetrics else item.size()
+
+
+# ---------------------------------------------------------------------- the process's collector
+
+_process_lock = threading.RLock()
+_process_collector: MetricsCollector | None = None
+
+
+def configure(config: MetricsConfig | None = None, *, sinks: Iterable[Any] = ()) -> MetricsCollector:
+    """Set up the process's collector, which `instrument()` and `meter_call()` record to. Called again, it replaces the former one.
+
+    Args:
+        config: the settings; the environment's (`MetricsConfig.from_env()`) without one.
+        sinks: sink objects, or URLs as `sqlite:///calls.db`; those of `TELLMETER_SINKS` without any, else memory.
+
+    Raises:
+        ConfigError: a setting, sink or URL that cannot work.
+        MissingExtra: a sink whose package is not installed.
+    """
+    global _process_collector
+    made = _make_collector(config, sinks)
+    with _process_lock:
+        former, _process_collector = _process_collector, made
+    if former is not None:
+        former.shutdown_sync()
+    return made
+
+
+def get_metrics_collector() -> MetricsCollector:
+    """The process's collector, made from the environment at the first call.
+
+    Without `configure()` and `TELLMETER_SINKS` it keeps the newest records in memory (`.sinks[0].get_summary()`).
+    """
+    global _process_collector
+    found = _process_collector
+    if found is not None:
+        return found
+    with _process_lock:
+        if _process_collector is None:
+            _process_collector = _collector_of_the_environment()
+        return _process_collector
+
+
+def _make_collector(config: MetricsConfig | None, sinks: Iterable[Any]) -> MetricsCollector:
+    chosen = [sinks] if isinstance(sinks, str) else list(sinks)
+    if not chosen:
+        named = os.environ.get(SINKS_VARIABLE, "")
+        chosen = [url.strip() for url in named.split(",") if url.strip()] or ["memory:"]
+    return MetricsCollector(MetricsConfig.from_env() if config is None else config, sinks=chosen)
+
+
+def _collector_of_the_environment() -> MetricsCollector:
+    """As `configure()`, but a bad environment must not break the call that came first: it disables metering, and says so once."""
+    try:
+        return _make_collector(None, ())
+    except Exception as error:
+        # Our own errors name a setting and never a secret; others are told by class.
+        told = str(error) if isinstance(error, (ConfigError, ImportError)) else type(error).__name__
+        logger.warning("nothing is metered: %s", told)
+        return MetricsCollector(MetricsConfig(enabled=False))

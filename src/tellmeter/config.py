@@ -1,0 +1,238 @@
+"""MetricsConfig: every setting with its range, and the environment variables that fill it."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import msgspec
+
+from .errors import ConfigError
+from .records import AgentMetrics, clean_tags
+
+logger = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class MetricsFilter(Protocol):
+    """Decides which records are kept. Counters see every call all the same; a filter that raises keeps the record."""
+
+    def should_collect(self, metric: AgentMetrics) -> bool:
+        """Whether to keep this record."""
+
+
+class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How calls are metered. Checked when it is made: a bad value is one `ConfigError` that names field, value and range.
+
+    enabled: False makes neither records nor counts.
+    batch_size, batch_timeout_seconds: a lane hands its sink a batch when this many records wait, or the oldest waits this long.
+    enable_streaming_metrics: False leaves `record.stream` None.
+    enable_reliability_metrics: False leaves the reliability fields (`retry_delay_ms`) out; retries are still counted.
+    enable_cost_tracking: False leaves `cost_usd` None.
+    filters: `MetricsFilter`s or plain callables; a record is kept when all say True.
+    request_sampling_rate, streaming_sampling_rate, error_sampling_rate: share (0..1) of records kept. The error's rate
+        applies to calls that failed, else the streaming one to streams, else the request's; one draw a call, by its id.
+    tags: on every record, under the tags of the running code.
+    providers: host (or `host:port`) -> provider name, before the built-in table.
+    prices: model or `provider/model` -> US dollars per million tokens: `{"input": 2.5, "output": 10, "cache_read": 1.25,
+        "cache_write": 3.125}`; before the price book.
+    discounts: provider -> share (0..1) taken off the price book.
+    max_queue, max_queue_bytes: bounds of the hand-off to the router thread, and of each lane.
+    flush_timeout_seconds: deadline of `flush` and `shutdown` where none is given.
+    exit_timeout_seconds: what all sinks together may take at the end of the process.
+    """
+
+    enabled: bool = True
+    batch_size: int = 100
+    batch_timeout_seconds: float = 1.0
+    enable_streaming_metrics: bool = True
+    enable_reliability_metrics: bool = True
+    enable_cost_tracking: bool = True
+    filters: Sequence[MetricsFilter | Callable[[AgentMetrics], bool]] = ()
+    request_sampling_rate: float = 1.0
+    streaming_sampling_rate: float = 1.0
+    error_sampling_rate: float = 1.0
+    tags: Mapping[str, str] = {}
+    providers: Mapping[str, str] = {}
+    prices: Mapping[str, Mapping[str, float]] = {}
+    discounts: Mapping[str, float] = {}
+    max_queue: int = 10_000
+    max_queue_bytes: int = 32 * 1024 * 1024
+    flush_timeout_seconds: float = 10.0
+    exit_timeout_seconds: float = 2.0
+
+    def __post_init__(self) -> None:
+        for name in _FLAGS:
+            value = getattr(self, name)
+            if type(value) is not bool:
+                raise _wrong(name, value, "True or False")
+        for name, (low, high, whole) in _RANGES.items():
+            _check_number(name, getattr(self, name), low, high, whole)
+        for name in ("tags", "providers", "prices", "discounts"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise _wrong(name, getattr(self, name), "a mapping")
+        if isinstance(self.filters, (str, bytes)) or not isinstance(self.filters, Sequence):
+            raise _wrong("filters", self.filters, "a list of filters")
+        for one in self.filters:
+            if not callable(one) and not callable(getattr(one, "should_collect", None)):
+                raise _wrong("filters", one, "an object with should_collect(metric), or a callable")
+        for name, value in self.tags.items():
+            if not isinstance(name, str) or not isinstance(value, (str, int, float)):
+                raise _wrong(f"tags[{name!r}]", value, "text to text")
+        for name, value in self.providers.items():
+            if not isinstance(name, str) or not isinstance(value, str) or not value:
+                raise _wrong(f"providers[{name!r}]", value, "host to provider name")
+        for name, value in self.discounts.items():
+            _check_number(f"discounts[{name!r}]", value, 0.0, 1.0, False)
+        for model, rates in self.prices.items():
+            _check_rates(model, rates)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> MetricsConfig:
+        """The settings of the environment; `given` wins over it.
+
+        Reads `TELLMETER_<FIELD>` (as `TELLMETER_BATCH_SIZE=500`) and, after it, the names that the setup guide used:
+        METRICS_ENABLED, METRICS_BATCH_SIZE, METRICS_BATCH_TIMEOUT, ENABLE_STREAMING_METRICS, ENABLE_RELIABILITY_METRICS,
+        ENABLE_COST_TRACKING, REQUEST_SAMPLING_RATE, STREAMING_SAMPLING_RATE, ERROR_SAMPLING_RATE. Mappings are written
+        `name=value,name=value`. An unknown `TELLMETER_*` variable is a warning, a bad value a `ConfigError` that names it.
+        """
+        env = os.environ if environ is None else environ
+        values: dict[str, Any] = {}
+        for name, sources in _SOURCES.items():
+            variable = next((source for source in sources if env.get(source, "").strip()), None)
+            if variable is not None:
+                values[name] = _parse(variable, env[variable].strip(), _PARSERS[name])
+        for variable in env:
+            if variable.startswith("TELLMETER_") and variable not in _KNOWN_VARIABLES:
+                logger.warning("%s is no setting of tellmeter; see MetricsConfig for the names", variable)
+        try:
+            return cls(**{**values, **given})
+        except ConfigError as error:
+            guilty = next((name for name in values if str(error).startswith(name) and name not in given), None)
+            if guilty is None:
+                raise
+            variable = next(source for source in _SOURCES[guilty] if env.get(source, "").strip())
+            raise ConfigError(f"{variable}: {error}") from None
+
+
+_FLAGS = ("enabled", "enable_streaming_metrics", "enable_reliability_metrics", "enable_cost_tracking")
+# field -> lowest, highest, whole numbers only
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "batch_size": (1, 100_000, True),
+    "batch_timeout_seconds": (0.001, 3600.0, False),
+    "request_sampling_rate": (0.0, 1.0, False),
+    "streaming_sampling_rate": (0.0, 1.0, False),
+    "error_sampling_rate": (0.0, 1.0, False),
+    "max_queue": (1, 10_000_000, True),
+    "max_queue_bytes": (1024, 2**40, True),
+    "flush_timeout_seconds": (0.0, 3600.0, False),
+    "exit_timeout_seconds": (0.0, 3600.0, False),
+}
+_RATE_NAMES = frozenset({"input", "output", "cache_read", "cache_write"})
+
+
+def _wrong(name: str, value: object, allowed: str) -> ConfigError:
+    shown = repr(value)
+    return ConfigError(f"{name} = {shown if len(shown) <= 80 else shown[:77] + '...'}: it must be {allowed}")
+
+
+def _check_number(name: str, value: object, low: float, high: float, whole: bool) -> None:
+    kinds = (int,) if whole else (int, float)
+    bounds = f"{'a whole number' if whole else 'a number'} from {low:g} to {high:,g}"
+    if isinstance(value, bool) or not isinstance(value, kinds):
+        raise _wrong(name, value, bounds)
+    assert isinstance(value, (int, float))
+    if math.isnan(value) or not low <= value <= high:
+        raise _wrong(name, value, bounds)
+
+
+def _check_rates(model: object, rates: object) -> None:
+    name = f"prices[{model!r}]"
+    if not isinstance(model, str) or not isinstance(rates, Mapping) or not rates or set(rates) - _RATE_NAMES:
+        raise _wrong(name, rates, "US dollars per million tokens under input, output, cache_read, cache_write")
+    for kind, rate in rates.items():
+        _check_number(f"{name}[{kind!r}]", rate, 0.0, 1e9, False)
+
+
+def _flag(text: str) -> bool:
+    if text.lower() in {"1", "true", "yes", "on"}:
+        return True
+    if text.lower() in {"0", "false", "no", "off"}:
+        return False
+    raise ValueError("true or false")
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("a whole number") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError("a number") from None
+
+
+def _pairs(text: str) -> dict[str, str]:
+    found = [pair.partition("=") for pair in text.split(",") if pair.strip()]
+    if any(not sign or not name.strip() for name, sign, _ in found):
+        raise ValueError("name=value,name=value")
+    return clean_tags({name.strip(): value.strip() for name, _, value in found})
+
+
+_Parser = Callable[[str], Any]
+
+
+def _parse(variable: str, text: str, parser: _Parser) -> Any:
+    try:
+        return parser(text)
+    except ValueError as error:
+        raise _wrong(variable, text, str(error)) from None
+
+
+_PARSERS: dict[str, _Parser] = {
+    **dict.fromkeys(_FLAGS, _flag),
+    **{name: _whole if whole else _number for name, (_, _, whole) in _RANGES.items()},
+    "tags": _pairs,
+    "providers": _pairs,
+    "discounts": lambda text: {name: _number(value) for name, value in _pairs(text).items()},
+}
+# The setup guide's own names, beside TELLMETER_<FIELD>.
+_GUIDE_NAMES = {
+    "enabled": "METRICS_ENABLED",
+    "batch_size": "METRICS_BATCH_SIZE",
+    "batch_timeout_seconds": "METRICS_BATCH_TIMEOUT",
+    "enable_streaming_metrics": "ENABLE_STREAMING_METRICS",
+    "enable_reliability_metrics": "ENABLE_RELIABILITY_METRICS",
+    "enable_cost_tracking": "ENABLE_COST_TRACKING",
+    "request_sampling_rate": "REQUEST_SAMPLING_RATE",
+    "streaming_sampling_rate": "STREAMING_SAMPLING_RATE",
+    "error_sampling_rate": "ERROR_SAMPLING_RATE",
+}
+_SOURCES: dict[str, tuple[str, ...]] = {
+    name: (f"TELLMETER_{name.upper()}", *([_GUIDE_NAMES[name]] if name in _GUIDE_NAMES else [])) for name in _PARSERS
+}
+SINKS_VARIABLE = "TELLMETER_SINKS"
+STORE_VARIABLE = "TELLMETER_STORE"
+RUN_VARIABLE = "TELLMETER_RUN_DIR"
+_KNOWN_VARIABLES = {variable for sources in _SOURCES.values() for variable in sources} | {
+    SINKS_VARIABLE,
+    STORE_VARIABLE,
+    RUN_VARIABLE,
+}
+
+
+def default_store_url(environ: Mapping[str, str] | None = None) -> str:
+    """The store that every command uses where none is named: `TELLMETER_STORE`, else a file of the user's data folder."""
+    env = os.environ if environ is None else environ
+    if env.get(STORE_VARIABLE, "").strip():
+        return env[STORE_VARIABLE].strip()
+    home = Path(env.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return f"sqlite:///{home.absolute() / 'tellmeter' / 'calls.db'}"

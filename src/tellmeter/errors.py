@@ -1,0 +1,37 @@
+"""Every exception that tellmeter raises.
+
+TellmeterError
+├── ConfigError (ValueError)      a setting, argument or URL that cannot work; says field, value, allowed range
+├── MissingExtra (ImportError)    an optional package is needed; says the exact `pip install` line
+└── StoreError (OSError)          a store that cannot be read or written; says what to do
+    └── SchemaTooNew              the store was written by a newer tellmeter
+
+None of them is ever raised into a metered call.
+"""
+
+from __future__ import annotations
+
+
+class TellmeterError(Exception):
+    """The base of every exception that tellmeter raises."""
+
+
+class ConfigError(TellmeterError, ValueError):
+    """A setting, argument or URL that cannot work."""
+
+
+class MissingExtra(TellmeterError, ImportError):
+    """An optional package is needed for what was asked."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"{package} is needed here: pip install 'tellmeter[{extra}]'")
+        self.package = package
+        self.extra = extra
+
+
+class StoreError(TellmeterError, OSError):
+    """A store that cannot be read or written."""
+
+
+class SchemaTooNew(StoreError):
+    """The store was written by a newer tellmeter than this one."""

@@ -1,0 +1,3 @@
+"""temporary"""
+def error_category(*a): return "unknown"
+def error_class(*a): return "X"

@@ -1,0 +1,1 @@
+"""SAY: context managers and decorators for one's own code."""

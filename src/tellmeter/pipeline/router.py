@@ -1,0 +1,161 @@
+"""The hand-off: callers append in about 0.1 us, one router thread takes what waits and passes it on.
+
+Nothing here takes a lock on the caller's side, so that it is safe in signal handlers, `__del__` and garbage collection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ..counts import value_of
+from .guard import guarded
+from .lifecycle import hook_exit
+
+POLL_SECONDS = 0.05
+IDLE_SECONDS = 1.0
+SLICE = 128  # how many items are passed on under one hold of the lock, so that a reader never waits long
+_RING_EVERY = 512
+
+
+class Router:
+    """A bounded queue and the thread that empties it. `handle` gets lists of at most 128 items, one list at a time.
+
+    `size_of(item)` estimates what an item holds in bytes. The byte bound is approximate (unlocked additions), the number of refused
+    items is exact.
+    """
+
+    def __init__(
+        self,
+        handle: Callable[[list[Any]], None],
+        size_of: Callable[[Any], int],
+        *,
+        max_items: int,
+        max_bytes: int,
+    ) -> None:
+        self._handle = handle
+        self._size_of = size_of
+        self._max_items = max_items
+        self._max_bytes = max_bytes
+        self._reset()
+
+    def _reset(self) -> None:
+        self._queue: deque[Any] = deque()
+        self._bytes = 0
+        self._refused: itertools.count[int] = itertools.count()
+        self._lock = threading.RLock()
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._asleep = True
+        self._not_started = [None]  # whoever pops it starts the thread
+        self._taken = 0
+
+    def put(self, item: Any, size: int) -> bool:
+        """Hand an item over; False when the queue is full (counted in `refused`). Never blocks."""
+        waiting = len(self._queue)
+        if waiting >= self._max_items or self._bytes > self._max_bytes:
+            next(self._refused)
+            return False
+        self._bytes += size
+        self._queue.append(item)
+        if self._asleep:
+            self._wake()
+        elif waiting % _RING_EVERY == _RING_EVERY - 1:
+            self._bell.put(None)
+        return True
+
+    def drain(self, timeout: float | None = None) -> bool:
+        """Pass on, in the calling thread, what waited when it was called. False when that took longer than `timeout` seconds.
+
+        With `timeout=0` it does one slice at most, and only if nobody else is at it.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        goal: int | None = None
+        while True:
+            left = -1.0 if deadline is None else max(0.0, deadline - time.monotonic())
+            # threading.TIMEOUT_MAX bounds what acquire() takes; -1 waits for ever.
+            if not self._lock.acquire(timeout=min(left, threading.TIMEOUT_MAX)):
+                return False
+            try:
+                if goal is None:  # under the lock: no slice is between the queue and the count
+                    goal = self._taken + len(self._queue)
+                self._take_slice()
+                if self._taken >= goal or not self._queue:
+                    return True
+            finally:
+                self._lock.release()
+            if deadline is not None and time.monotonic() >= deadline:
+                return False
+
+    @property
+    def waiting(self) -> int:
+        """Items in the queue."""
+        return len(self._queue)
+
+    @property
+    def refused(self) -> int:
+        """Items that a full queue did not take."""
+        return value_of(self._refused)
+
+    def after_fork(self) -> None:
+        """The parent owns what waited: start empty, with a new lock and no thread."""
+        self._reset()
+
+    def _take_slice(self) -> bool:
+        """Pass on up to one slice; whether there was any. Called with the lock held."""
+        items = []
+        size = 0
+        try:
+            while len(items) < SLICE:
+                item = self._queue.popleft()
+                items.append(item)
+                size += self._size_of(item)
+        except IndexError:
+            self._bytes = 0  # additions by several threads may have lost some: an empty queue holds nothing
+        else:
+            self._bytes -= size
+        if items:
+            try:
+                guarded("router", self._handle, items, default=None)
+            finally:
+                self._taken += len(items)
+        return bool(items)
+
+    def _wake(self) -> None:
+        self._asleep = False
+        try:
+            self._not_started.pop()
+        except IndexError:
+            self._bell.put(None)
+            return
+        try:
+            hook_exit()
+            threading.Thread(target=self._run, args=(self._bell,), name="tellmeter-router", daemon=True).start()
+        except RuntimeError:  # the interpreter is ending: whoever reads, and the exit, drain without a thread
+            self._not_started.append(None)
+            self._asleep = True
+
+    def _run(self, bell: queue.SimpleQueue[None]) -> None:
+        idle_since = time.monotonic()
+        while bell is self._bell:
+            with self._lock:
+                busy = self._take_slice()
+            now = time.monotonic()
+            if busy:
+                idle_since = now
+                if len(self._queue) >= SLICE:
+                    continue
+            if now - idle_since < IDLE_SECONDS:
+                with contextlib.suppress(queue.Empty):
+                    bell.get(timeout=POLL_SECONDS)
+                continue
+            self._asleep = True
+            if not self._queue:  # asked after the flag is up: who appends later rings
+                bell.get()
+            self._asleep = False
+            idle_since = time.monotonic()

@@ -1,0 +1,1 @@
+"""WATCH: meters of running streams."""

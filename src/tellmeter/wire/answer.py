@@ -1,0 +1,62 @@
+"""What a wire format says of a request and of an answer, in plain values; the same for every provider."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from ..usage import Usage
+
+
+class Asked(msgspec.Struct, kw_only=True, gc=False):
+    """What the request's body asked for."""
+
+    model: str
+    stream: bool = False
+
+
+class Answer(msgspec.Struct, kw_only=True, gc=False):
+    """What the body of an answer states about itself. `usage` is None where the provider sent none.
+
+    `error_type` and `error_code` are the provider's own short names, never its message.
+    """
+
+    response_model: str | None = None
+    response_id: str | None = None
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    tools: list[str] = []
+    service_tier: str | None = None
+    failed: bool = False
+    error_type: str | None = None
+    error_code: str | None = None
+
+
+class StreamReader(Protocol):
+    """Reads one streamed answer in constant memory. `feed` takes decoded body bytes, split anywhere, and never raises."""
+
+    events: int
+    """Provider events so far: not comments, pings and the terminator."""
+    content_events: int
+    """Events so far that carried content, reasoning or a tool-call delta."""
+    done: bool
+    """Whether the format's terminator was seen."""
+    answer: Answer
+
+    def feed(self, data: bytes) -> None:
+        """Read the next bytes of the body."""
+
+
+class Format(msgspec.Struct, frozen=True, kw_only=True):
+    """One wire format: how its requests, answers and streams are read. The functions are pure and never raise.
+
+    `read_request` gives None for a body that is not of this format; `read_answer` reads a whole body, of any HTTP status.
+    """
+
+    name: str
+    operation: str
+    read_request: Callable[[bytes], Asked | None]
+    read_answer: Callable[[bytes, int], Answer]
+    new_reader: Callable[[], StreamReader]

@@ -1,0 +1,126 @@
+"""Response bodies that are watched as the application reads them: the bytes pass through, the SDK's objects stay as they are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+from ..call import status_of
+from ..pipeline.guard import note
+from .calls import Exchange
+
+clock = time.perf_counter_ns
+
+
+class Watch:
+    """Tells an exchange what happens to its body; whatever fails here is counted and stays here."""
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+
+    def take(self, chunk: bytes, asked: int, arrived: int) -> None:
+        """A chunk went to the application."""
+        try:
+            self._exchange.take(chunk, asked, arrived)
+        except Exception as error:
+            note("stream", error)
+
+    def exhausted(self) -> None:
+        """The body was read to its end."""
+        self._tell(lambda: self._exchange.ended("completed"))
+
+    def broke(self, error: BaseException) -> None:
+        """Reading the body raised."""
+        self._tell(lambda: self._exchange.ended(status_of(error), error))
+
+    def closed(self) -> None:
+        """The body was closed."""
+        self._tell(self._exchange.closed)
+
+    def dropped(self) -> None:
+        """Nobody holds the body any more, and nobody closed it."""
+        self._tell(lambda: self._exchange.ended("abandoned"))
+
+    def _tell(self, what: Any) -> None:
+        try:
+            what()
+        except Exception as error:
+            note("stream", error)
+
+
+@lru_cache(maxsize=8)
+def stream_classes(module: ModuleType) -> tuple[type, type]:
+    """The sync and async watched streams for `httpx` or a library of the same shape, whose base classes it checks for."""
+
+    class WatchedStream(module.SyncByteStream):  # type: ignore[misc, name-defined]
+        def __init__(self, inner: Any, watch: Watch) -> None:
+            self._inner = inner
+            self._watch = watch
+
+        def __iter__(self) -> Iterator[bytes]:
+            take = self._watch.take
+            try:
+                asked = clock()
+                for chunk in self._inner:
+                    take(chunk, asked, clock())
+                    yield chunk
+                    asked = clock()
+            except GeneratorExit:  # the close that follows tells how it ended
+                raise
+            except BaseException as error:
+                self._watch.broke(error)
+                raise
+            self._watch.exhausted()
+
+        def close(self) -> None:
+            self._watch.closed()
+            self._inner.close()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+        def __del__(self) -> None:
+            self._watch.dropped()
+
+    class WatchedAsyncStream(module.AsyncByteStream):  # type: ignore[misc, name-defined]
+        def __init__(self, inner: Any, watch: Watch) -> None:
+            self._inner = inner
+            self._watch = watch
+
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            take = self._watch.take
+            iterator = self._inner.__aiter__()
+            try:
+                asked = clock()
+                async for chunk in iterator:
+                    take(chunk, asked, clock())
+                    yield chunk
+                    asked = clock()
+            except GeneratorExit:
+                raise
+            except BaseException as error:
+                self._watch.broke(error)
+                raise
+            else:
+                self._watch.exhausted()
+            finally:
+                # As httpx2 does for its own streams: a generator left open would be closed in another task.
+                if hasattr(iterator, "aclose"):
+                    await iterator.aclose()
+
+        async def aclose(self) -> None:
+            self._watch.closed()
+            await self._inner.aclose()
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._inner, name)
+
+        def __del__(self) -> None:
+            self._watch.dropped()
+
+    return WatchedStream, WatchedAsyncStream

@@ -1,0 +1,13 @@
+#!/bin/sh
+# tools/venv.sh FOLDER REQUIREMENTS PYTHON: a virtual environment with exactly the hashed requirements, and this project.
+set -eu
+folder=$1 requirements=$2 python=$3
+uv=.tools/uv
+
+# A checkout that was moved or a Python that went away leaves an environment that cannot run.
+if ! "$folder/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    "$uv" venv --quiet --clear --no-python-downloads --python "$python" "$folder"
+fi
+"$uv" pip sync --quiet --python "$folder/bin/python" --require-hashes "$requirements"
+"$uv" pip install --quiet --python "$folder/bin/python" --no-deps --no-build-isolation --editable .
+touch "$folder/ready"
