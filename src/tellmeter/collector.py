@@ -257,6 +257,16 @@ class MetricsCollector:
 
     # ------------------------------------------------------------------ the process's life
 
+    def before_fork(self) -> None:
+        """Wait, briefly, until no lane is inside its backend's library."""
+        for lane in self._lanes:
+            lane.before_fork()
+
+    def after_fork_in_parent(self) -> None:
+        """Let the lanes go on."""
+        for lane in self._lanes:
+            lane.after_fork_in_parent()
+
     def after_fork(self) -> None:
         """The child starts empty: the parent owns what waited and what was in progress."""
         self.open_calls = {}

@@ -2,20 +2,20 @@
 
 Which model a name means is looked up once. What it costs is learnt by asking: between two context-length tiers and two
 changes of price, genai-prices' total is a fixed sum of counts times rates, so ten of its answers give these rates
-exactly, and one more checks them. Caches, audio, service tiers, dates and hours are thereby billed as genai-prices bills
-them; what is no such sum is left to it, call by call.
+exactly, and one more checks them. Caches, audio, service tiers, dates and hours are thereby billed as it bills them;
+what is no such sum is left to it, call by call.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import threading
 import warnings
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime, time, timedelta
-from decimal import Context, localcontext
+from decimal import Context, DivisionByZero, InvalidOperation, Overflow, localcontext
 from fractions import Fraction
 from itertools import pairwise
 
@@ -24,6 +24,7 @@ import msgspec
 from genai_prices import types as genai
 from genai_prices.data_snapshot import DataSnapshot, get_snapshot
 
+from .prices import COUNTS, Rates, adds_up, rates_of, settled
 from .usage import Usage
 
 # genai-prices' ids of the providers that it calls otherwise than we do. Its own matching of provider names is fuzzy: it
@@ -57,71 +58,11 @@ _CONTEXTS: dict[str, Mapping[str, str]] = {
 _MAX_RESOLVED = 1024
 _MAX_SPANS = 8
 _VERSION_LENGTH = 64
-# The application may have set any precision for its threads; differences of totals have to be exact.
-_EXACT = Context(prec=60)
+# The application may have set any precision and traps for its threads; differences of totals have to be exact.
+_EXACT = Context(prec=60, traps=[DivisionByZero, InvalidOperation, Overflow])
 
 # provider, model, response_model, service_tier
 Call = tuple[str, str, str | None, str | None]
-
-
-class Rates(msgspec.Struct, frozen=True, gc=False):
-    """A total as a fixed sum, in whole numbers of 1/`unit` US dollars: nothing is rounded before the end.
-
-    The rate of a subset is what its tokens cost beyond what their parent's rate already charges.
-    """
-
-    unit: int
-    fixed: int
-    input: int
-    output: int
-    cached: int
-    cache_write: int
-    cache_write_1h: int
-    reasoning: int
-    input_audio: int
-    cached_audio: int
-    output_audio: int
-
-    def dollars(self, usage: Usage) -> float:
-        """US dollars, correctly rounded."""
-        return (
-            self.fixed
-            + self.input * usage.input_tokens
-            + self.output * usage.output_tokens
-            + self.cached * usage.cached_tokens
-            + self.cache_write * usage.cache_write_tokens
-            + self.cache_write_1h * usage.cache_write_1h_tokens
-            + self.reasoning * usage.reasoning_tokens
-            + self.input_audio * usage.input_audio_tokens
-            + self.cached_audio * usage.cached_audio_tokens
-            + self.output_audio * usage.output_audio_tokens
-        ) / self.unit
-
-    @property
-    def free(self) -> bool:
-        """Whether no count changes the total."""
-        return not any(msgspec.structs.astuple(self)[1:])
-
-
-_COUNTS = tuple(name for name in Usage.__struct_fields__ if name != "cost_usd")  # in the order of Rates
-
-
-def _rates(fixed: Fraction, each: Mapping[str, Fraction]) -> Rates:
-    unit = math.lcm(fixed.denominator, *(rate.denominator for rate in each.values()))
-    return Rates(unit, int(fixed * unit), *(int(each[name] * unit) for name in _COUNTS))
-
-
-def own_rates(given: Mapping[str, float]) -> Rates:
-    """The user's US dollars per million tokens as Rates. A cache rate that is not given is the input's, others are 0."""
-    rates = {name: Fraction(str(rate)) / 1_000_000 for name, rate in given.items()}
-    base = rates.get("input", Fraction(0))
-    each = {
-        "input_tokens": base,
-        "output_tokens": rates.get("output", Fraction(0)),
-        "cached_tokens": rates.get("cache_read", base) - base,
-        "cache_write_tokens": rates.get("cache_write", base) - base,
-    }
-    return _rates(Fraction(0), {**dict.fromkeys(_COUNTS, Fraction(0)), **each})
 
 
 class Edition:
@@ -133,17 +74,19 @@ class Edition:
         self.resolved: dict[Call, Priced | None] = {}
         self._by_id = {provider.id: provider for provider in snapshot.providers}
 
-    def resolve(self, call: Call, lock: threading.Lock) -> Priced | None:
-        """Look the model up and remember the answer, None too: the last 1024 of them."""
+    def resolve(self, call: Call) -> Priced | None:
+        """Look the model up, and remember the answer (None too) as one of the last 1024."""
         provider, model, response_model, service_tier = call
         tier = service_tier.lower() if service_tier else ""
         context = _CONTEXTS.get(tier) or ({"service_tier": tier} if tier else None)
         found = next(self._models(provider, _names(provider, model, response_model)), None)
         priced = None if found is None else Priced(*found, context)
-        with lock:
+        # Without a lock, which a fork could leave held in the child: each step is atomic, and whoever comes next puts
+        # right what two threads did at once.
+        with suppress(RuntimeError, StopIteration):
             while len(self.resolved) >= _MAX_RESOLVED:
-                del self.resolved[next(iter(self.resolved))]
-            self.resolved[call] = priced
+                self.resolved.pop(next(iter(self.resolved)), None)
+        self.resolved[call] = priced
         return priced
 
     def _models(self, provider: str, names: Sequence[str]) -> Iterator[tuple[genai.Provider, genai.ModelInfo]]:
@@ -251,9 +194,11 @@ class Priced:
             return None
         if not usage.input_tokens and not usage.output_tokens:
             return 0.0
-        if span.rates and _adds_up(usage):
+        if not adds_up(usage):
+            usage = settled(usage)
+        if span.rates:
             return span.rates[bisect_left(span.starts, usage.input_tokens)].dollars(usage)
-        return float(self._total(_overlapping(usage), datetime.fromtimestamp(at, UTC)))
+        return float(self._total(usage, datetime.fromtimestamp(at, UTC)))
 
     def _learn(self, at: float) -> _Span:
         moment = datetime.fromtimestamp(at, UTC)
@@ -281,9 +226,9 @@ class Priced:
             return self._total(usage, moment)
 
         base = total(_PROBE)
-        each = {name: total(_PROBE, name) - base for name in _COUNTS}
-        fixed = base - low * each["input_tokens"] - sum(each[name] * getattr(_PROBE, name) for name in _COUNTS)
-        rates = _rates(fixed, each)
+        each = {name: total(_PROBE, name) - base for name in COUNTS}
+        fixed = base - low * each["input_tokens"] - sum(each[name] * getattr(_PROBE, name) for name in COUNTS)
+        rates = rates_of(fixed, each)
         check = msgspec.structs.replace(_CHECK, input_tokens=low + _CHECK.input_tokens)
         if rates.dollars(check) != float(total(_CHECK)):
             raise ValueError("its price is no sum of rates")
@@ -314,31 +259,6 @@ class Priced:
                 tokens, self._provider, genai_request_timestamp=moment, price_context=self._context
             )
         return Fraction(price.total_price)
-
-
-def _adds_up(usage: Usage) -> bool:
-    """Whether every subset is inside its parent, and siblings fit into it together."""
-    cached, written, audio = usage.cached_tokens, usage.cache_write_tokens, usage.input_audio_tokens
-    both = usage.cached_audio_tokens
-    reasoning, spoken = usage.reasoning_tokens, usage.output_audio_tokens
-    return (
-        0 <= both <= cached
-        and both <= audio
-        and 0 <= usage.cache_write_1h_tokens <= written
-        and cached + written + audio - both <= usage.input_tokens
-        and 0 <= reasoning
-        and 0 <= spoken
-        and reasoning + spoken <= usage.output_tokens
-    )
-
-
-def _overlapping(usage: Usage) -> Usage:
-    """The usage with as much cached audio as its other counts force: few APIs that state both say how they overlap."""
-    audio, cached = usage.input_audio_tokens, usage.cached_tokens
-    least = min(audio, cached, audio + cached + usage.cache_write_tokens - usage.input_tokens)
-    if least <= usage.cached_audio_tokens:
-        return usage
-    return msgspec.structs.replace(usage, cached_audio_tokens=least)
 
 
 def _tier_starts(price: genai.ModelPrice) -> list[int]:

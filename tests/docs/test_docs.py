@@ -1,4 +1,4 @@
-"""What the README and docs/ show is run: Python blocks of a page one after the other, `tellmeter` commands as written.
+"""What the README and docs/ show is run: Python blocks of a page one after the other, `tellmeter` commands as written. The SDKs talk to the simulator.
 
 A comment on the line before a block steers it:
 - `<!-- file: app.py -->`  the block is also written to that file, for the commands below it;
@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tellmeter.simulator.server import SimulatorServer
+from tellmeter.simulator.traffic import Traffic
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -51,14 +54,24 @@ def commands(block: Block) -> list[str]:
     return [line[2:] for line in block.text.splitlines() if line.startswith("$ ")]
 
 
+@pytest.fixture(scope="module")
+def simulator():
+    with SimulatorServer(Traffic(speed=0)) as server:
+        yield server
+
+
 @pytest.fixture
-def environment(tmp_path):
+def environment(simulator, tmp_path):
     scripts = sysconfig.get_path("scripts")
     return {
         **{key: value for key, value in os.environ.items() if not key.startswith("TELLMETER_")},
         "PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}",
         "XDG_DATA_HOME": str(tmp_path / "data"),
         "HOME": str(tmp_path),
+        "OPENAI_BASE_URL": simulator.openai_url,
+        "OPENAI_API_KEY": "none",
+        "ANTHROPIC_BASE_URL": simulator.url,
+        "ANTHROPIC_API_KEY": "none",
     }
 
 

@@ -105,7 +105,11 @@ def test_unknown_variables_of_ours_warn(caplog: pytest.LogCaptureFixture) -> Non
     assert "OTHER" not in caplog.text
 
 
-@given(st.dictionaries(st.sampled_from(MetricsConfig.__struct_fields__), st.one_of(st.integers(), st.floats(), st.text(), st.none())))
+@given(
+    st.dictionaries(
+        st.sampled_from(MetricsConfig.__struct_fields__), st.one_of(st.integers(), st.floats(), st.text(), st.none())
+    )
+)
 def test_construction_gives_a_config_or_one_config_error(fields: dict[str, Any]) -> None:
     try:
         MetricsConfig(**fields)

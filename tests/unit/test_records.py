@@ -45,7 +45,9 @@ def sanitised(field: str) -> int:
             **dict.fromkeys((*NUMBERS, *WHOLE, *TEXTS), ANYTHING),
             "tokens_estimated": ANYTHING,
             "tools_used": st.one_of(ANYTHING, st.lists(ANYTHING)),
-            "tags": st.one_of(ANYTHING, st.dictionaries(ANYTHING.filter(lambda key: not isinstance(key, list)), ANYTHING)),
+            "tags": st.one_of(
+                ANYTHING, st.dictionaries(ANYTHING.filter(lambda key: not isinstance(key, list)), ANYTHING)
+            ),
         },
     )
 )
@@ -73,7 +75,11 @@ def test_whatever_is_given_the_invariants_hold(fields: dict[str, Any]) -> None:
 
 def test_values_of_other_libraries_are_taken_as_what_they_mean() -> None:
     record = AgentMetrics(
-        model="m", latency_ms=Decimal("12.5"), input_tokens=numpy.int64(7), output_tokens=3.0, cost_usd=numpy.float32(0.5)
+        model="m",
+        latency_ms=Decimal("12.5"),
+        input_tokens=numpy.int64(7),
+        output_tokens=3.0,
+        cost_usd=numpy.float32(0.5),
     )
     assert (record.latency_ms, record.input_tokens, record.output_tokens, record.cost_usd) == (12.5, 7, 3, 0.5)
 
@@ -100,7 +106,9 @@ def test_huge_whole_numbers_are_clamped_to_64_bits() -> None:
 
 
 def test_parts_of_the_tokens_never_exceed_their_whole() -> None:
-    record = AgentMetrics(model="m", input_tokens=10, cached_tokens=9, cache_write_tokens=8, output_tokens=1, reasoning_tokens=5)
+    record = AgentMetrics(
+        model="m", input_tokens=10, cached_tokens=9, cache_write_tokens=8, output_tokens=1, reasoning_tokens=5
+    )
     assert (record.cached_tokens, record.cache_write_tokens, record.reasoning_tokens) == (2, 8, 1)
 
 
@@ -158,7 +166,11 @@ def test_records_are_frozen() -> None:
         AgentMetrics(model="m").model = "other"  # type: ignore[misc]
 
 
-@given(st.dictionaries(st.sampled_from(StreamMetrics.__struct_fields__).filter(lambda name: name != "raw_chunks"), ANYTHING))
+@given(
+    st.dictionaries(
+        st.sampled_from(StreamMetrics.__struct_fields__).filter(lambda name: name != "raw_chunks"), ANYTHING
+    )
+)
 def test_a_streams_invariants_hold_too(fields: dict[str, Any]) -> None:
     stream = StreamMetrics(**fields)
     for name, kind in StreamMetrics.__annotations__.items():

@@ -12,8 +12,9 @@ def main() -> int:
     try:
         from .commands import run_command_line
     except ImportError as error:
-        if (error.name or "").partition(".")[0] not in {"click", "rich"}:
+        package = (error.name or "").partition(".")[0]
+        if package not in {"click", "rich"}:
             raise
-        sys.stderr.write(f"tellmeter: {MissingExtra('the command line', 'cli')}\n")
+        sys.stderr.write(f"tellmeter: {MissingExtra(package, 'cli')}\n")
         return 2
     return run_command_line()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import FrameType
 
 from ..config import RUN_VARIABLE
+from ..wire import instrument
 
 # A little over what the pipeline gives itself at exit (`exit_timeout_seconds`, 2 s).
 _FLUSH_SECONDS = 3.0
@@ -16,11 +18,10 @@ _FLUSH_SECONDS = 3.0
 
 def attach() -> None:
     """Meter this process, leave a mark that says so, and deliver what waits when SIGTERM ends it."""
-    from ..wire import instrument
-
     instrument()
     _leave_mark()
     _flush_at_sigterm()
+    atexit.register(_die_of_sigint)  # registered first, so it runs after what delivers at exit
 
 
 def _leave_mark() -> None:
@@ -48,6 +49,20 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
         _deliver()
     finally:
         os.kill(os.getpid(), number)
+
+
+def _die_of_sigint() -> None:
+    """Keep the exit code of a program that Ctrl-C ends.
+
+    CPython notes that nobody caught the KeyboardInterrupt, and forgets it when `exec()` runs any text meanwhile, as
+    loading prices for the last calls does. The program would then exit with 1 instead of dying of SIGINT.
+    """
+    interactive = hasattr(sys, "ps1")  # an interrupted line of a console is not the end of the program
+    if getattr(sys, "last_type", None) is KeyboardInterrupt and not interactive:
+        try:
+            exec("raise KeyboardInterrupt")  # noqa: S102 - a text of ours; makes CPython note it again
+        except KeyboardInterrupt:
+            pass
 
 
 def _deliver() -> None:

@@ -56,7 +56,7 @@ def cli() -> None:
 
 @cli.command(
     context_settings={"allow_interspersed_args": False},
-    epilog="\b\nExamples:\n  tellmeter run -- python app.py\n  tellmeter run --store sqlite:///calls.db -- gunicorn app",
+    epilog="\b\nExamples:\n  tellmeter run -- python app.py\n  tellmeter run --store sqlite:///calls.db -- pytest",
 )
 @click.option("--store", metavar="URL", help=_STORE_HELP)
 @click.option("--tag", "tags", metavar="NAME=VALUE", multiple=True, help="A tag on every call; may be given again.")

@@ -36,7 +36,7 @@ def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
             raise _cannot_start(command[0], error) from None
     forwarded = {getattr(signal, name) for name in _FORWARDED_NAMES}
     # A signal that is ignored by default is not kept while blocked everywhere; one with a handler is.
-    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    former = signal.signal(signal.SIGCHLD, lambda number, frame: None)
     # Blocked and waited for, not handled: no signal is lost between the start of the child and the wait for it.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD, *forwarded})
     try:
@@ -51,6 +51,7 @@ def run_command(command: Sequence[str], environment: Mapping[str, str]) -> int:
                 os.kill(pid, number)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGCHLD, former)
 
 
 def _spawn(command: Sequence[str], environment: Mapping[str, str], mask: set[int]) -> int:

@@ -7,14 +7,13 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 from ..config import RUN_VARIABLE, SINKS_VARIABLE
 from ..errors import ConfigError, TellmeterError
 from ..records import uuid7
-from ..sinks.base import MetricsStore
+from ..sinks.address import redact
 from .process import CannotStart, run_command
-from .stores import ask, chosen_url, masked, run_filter
+from .stores import ask, chosen_url, opened, run_filter
 
 TAGS_VARIABLE = "TELLMETER_TAGS"
 SITE = Path(__file__).parent / "_site"
@@ -23,10 +22,10 @@ _NOT_ATTACHED = "no Python process was metered (python -I, -S and -E cannot be; 
 
 def run(command: Sequence[str], store: str | None = None, tags: Sequence[str] = ()) -> int:
     """Run `command` metered; print a table of its calls on standard error; return its exit code."""
-    from ..sinks.urls import store_from_url
-
     url = chosen_url(store)
-    asked = store_from_url(url)  # a store that cannot work is told before the program starts, not after
+    if "," in url:
+        raise ConfigError(f"{redact(url)}: a comma separates sinks; choose a store without one in its URL")
+    opened(url)  # a store that cannot work is told before the program starts, not after
     run_id = uuid7()
     with tempfile.TemporaryDirectory(prefix="tellmeter-run-", ignore_cleanup_errors=True) as folder:
         environment = metered(os.environ, url, [*map(_checked_tag, tags), f"run={run_id}"], folder)
@@ -36,7 +35,7 @@ def run(command: Sequence[str], store: str | None = None, tags: Sequence[str] = 
             say(str(error))
             return error.exit_code
         attached = any(mark.name.isdigit() for mark in Path(folder).iterdir())
-    report(asked, url, run_id, attached=attached)
+    report(url, run_id, attached=attached)
     return code
 
 
@@ -48,26 +47,26 @@ def metered(environment: Mapping[str, str], url: str, tags: Sequence[str], folde
     changed = dict(environment)
     paths = [str(SITE), *filter(None, [environment.get("PYTHONPATH")])]
     changed["PYTHONPATH"] = os.pathsep.join(paths)
-    listed = quote(url, safe="/:@?&=+%~[]*!$'()")  # a comma separates sinks
-    sinks = [known for known in environment.get(SINKS_VARIABLE, "").split(",") if known.strip() not in {"", listed}]
-    changed[SINKS_VARIABLE] = ",".join([*sinks, listed])
+    sinks = [known for known in environment.get(SINKS_VARIABLE, "").split(",") if known.strip() not in {"", url}]
+    changed[SINKS_VARIABLE] = ",".join([*sinks, url])
     changed[TAGS_VARIABLE] = ",".join([*filter(None, [environment.get(TAGS_VARIABLE, "").strip(" ,")]), *tags])
     changed[RUN_VARIABLE] = folder
     return changed
 
 
-def report(store: MetricsStore, url: str, run_id: str, *, attached: bool) -> None:
+def report(url: str, run_id: str, *, attached: bool) -> None:
     """Say on standard error what was metered. Never raises: the program's exit code is what counts."""
     try:
-        answers = ask(store, "model", **run_filter(run_id, None, 0.0))
-        if not answers.total.count:
+        store = opened(url)
+        answers = ask(store, "model", **run_filter(run_id, None, 0.0)) if store is not None else None
+        if answers is None or not answers.total.count:
             say("no LLM call was metered" if attached else _NOT_ATTACHED)
             return
         from .tables import print_table
 
         sys.stderr.write("\n")
         print_table(answers, "model", to=sys.stderr)
-        say(f"records are in {masked(url)}; again: tellmeter summary --run {run_id}")
+        say(f"records are in {redact(url)}; again: tellmeter summary --run {run_id}")
     except TellmeterError as error:
         say(f"no table: {error}")
     except Exception as error:

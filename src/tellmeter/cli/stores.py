@@ -5,36 +5,39 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from ..config import default_store_url
 from ..records import MetricsSummary
+from ..sinks import urls
+from ..sinks.address import parse
 from ..sinks.base import MetricsStore
 
 
 def chosen_url(given: str | None) -> str:
-    """The store's URL, the same from every folder: `--store`, else the default."""
-    return absolute(given.strip() if given else default_store_url())
+    """The URL of `--store`, else the default; the same from every folder, for a metered program may work in another.
+
+    Raises:
+        ConfigError: a URL that names no store.
+    """
+    _, url = urls._known(given or default_store_url(), urls.STORES)
+    path = file_of(url)
+    return url if path is None else url.replace(parse(url).location, f"///{path}", 1)
 
 
-def absolute(url: str) -> str:
-    """A relative SQLite path, made absolute: a metered program may work in another folder."""
-    scheme, sign, path = url.partition(":///")
-    if scheme == "sqlite" and sign and path and not path.startswith((":memory:", "/", "~")):
-        return f"sqlite:///{Path(path).absolute()}"
-    return url
+def file_of(url: str) -> Path | None:
+    """The file of a store that is one."""
+    address = parse(url)
+    return address.file() if address.location.startswith("///") else None
 
 
-def masked(url: str) -> str:
-    """The URL without its password and query, as it may be shown."""
-    try:
-        parts = urlsplit(url)
-        password = parts.password
-    except ValueError:
-        return url.partition(":")[0] + ":..."
-    netloc = parts.netloc.replace(f":{password}@", ":***@") if password else parts.netloc
-    shown = urlunsplit((parts.scheme, netloc, parts.path, "", ""))
-    return f"{shown}?..." if parts.query else shown
+def opened(url: str) -> MetricsStore | None:
+    """The store, proved to work; None for one that is not made yet.
+
+    Raises:
+        StoreError: it cannot be read, or a newer tellmeter wrote it; says what to do.
+    """
+    path = file_of(url)
+    return None if path is not None and not path.exists() else urls.store_from_url(url, must_exist=True)
 
 
 class Answers(dict[str, MetricsSummary]):

@@ -21,6 +21,7 @@ ATTEMPT_SECONDS = 10.0
 BACKOFF_FIRST = 0.5
 BACKOFF_LONGEST = 30.0
 RETRY_AFTER_LONGEST = 300.0
+FORK_SECONDS = 0.5  # how long a fork waits for a sink at work; one that hangs on its network must not hold up the program
 
 
 class BatchSink(Protocol):
@@ -47,6 +48,12 @@ class Lane(Protocol):
 
     def stats(self) -> SinkStats:
         """The account."""
+
+    def before_fork(self) -> None:
+        """Wait, briefly, until the sink is not at work."""
+
+    def after_fork_in_parent(self) -> None:
+        """Let the sink work again."""
 
     def after_fork(self) -> None:
         """Start empty in the child."""
@@ -83,6 +90,12 @@ class MemoryLane:
         """The account."""
         failed = {"sink_error": self._failed} if self._failed else {}
         return SinkStats(accepted=self._delivered + self._failed, delivered=self._delivered, dropped=failed)
+
+    def before_fork(self) -> None:
+        """Nothing is ever at work here."""
+
+    def after_fork_in_parent(self) -> None:
+        """Nothing was held."""
 
     def after_fork(self) -> None:
         """The child counts its own."""
@@ -126,6 +139,8 @@ class ThreadLane:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._given_up = False
+        self._at_work = threading.RLock()  # held while the sink's code runs
+        self._forking = False
 
     def put(self, records: list[AgentMetrics]) -> None:
         """Take records; what a full lane cannot take is dropped and counted."""
@@ -193,6 +208,16 @@ class ThreadLane:
                 queued=len(self._queue),
                 in_flight=self._in_flight,
             )
+
+    def before_fork(self) -> None:
+        """Wait, briefly, until the sink is not at work: a C library's lock taken then (SQLite's) stays taken in the child."""
+        self._forking = self._at_work.acquire(timeout=FORK_SECONDS)
+
+    def after_fork_in_parent(self) -> None:
+        """Let the sink work again."""
+        if self._forking:
+            self._forking = False
+            self._at_work.release()
 
     def after_fork(self) -> None:
         """The parent owns what waited: start empty, without a thread, with a new lock."""
@@ -291,7 +316,8 @@ class ThreadLane:
 
     def _attempt(self, batch: list[AgentMetrics]) -> Outcome:
         try:
-            outcome = self.sink.send(batch, time.monotonic() + ATTEMPT_SECONDS)
+            with self._at_work:
+                outcome = self.sink.send(batch, time.monotonic() + ATTEMPT_SECONDS)
         except BaseException as error:
             note(self.name, error)
             return RetryLater(reason="exception")
@@ -333,7 +359,8 @@ class ThreadLane:
     def _call(self, name: str) -> None:
         method = getattr(self.sink, name, None)
         if method is not None:
-            guarded(self.name, method, default=None)
+            with self._at_work:
+                guarded(self.name, method, default=None)
 
 
 def size_of(record: AgentMetrics) -> int:

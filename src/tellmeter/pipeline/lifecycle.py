@@ -15,6 +15,12 @@ from .guard import guarded
 class Lived(Protocol):
     """What is told of the process's life."""
 
+    def before_fork(self) -> None:
+        """In the parent: let no thread of ours be inside a C library, whose locks the child could never take."""
+
+    def after_fork_in_parent(self) -> None:
+        """In the parent: go on."""
+
     def after_fork(self) -> None:
         """In the child: start empty, with new locks; the parent owns what waited."""
 
@@ -34,27 +40,39 @@ def generation() -> int:
 
 
 def join(one: Lived) -> None:
-    """Tell `one` of forks from now on."""
+    """Tell `one` of forks and of the process's exit from now on."""
     global _fork_hooked
     if not _fork_hooked:
         _fork_hooked = True
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_after_fork)
+            os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
     _alive.add(one)
+    hook_exit()
 
 
 def hook_exit() -> None:
-    """Tell everybody of this process's exit; called when the first thread starts, so that an idle import leaves no trace."""
+    """See to it that this process's exit is told; once a process, so it is called again when a forked child gets busy."""
     global _hooked_generation
     if _hooked_generation == _generation:
         return
     if _hooked_generation < 0:
         atexit.register(_at_exit)
     _hooked_generation = _generation
-    # A forked multiprocessing worker ends by os._exit and runs no atexit handlers, only these finalizers.
+    # A multiprocessing worker, forked or spawned, ends by os._exit and runs no atexit handlers, only these finalizers.
+    process = sys.modules.get("multiprocessing.process")
     util = sys.modules.get("multiprocessing.util")
-    if util is not None and _generation > 0:
+    if process is not None and util is not None and process.parent_process() is not None:
         util.Finalize(None, _at_exit, exitpriority=-100)
+
+
+def _before_fork() -> None:
+    for one in list(_alive):
+        guarded("fork", one.before_fork, default=None)
+
+
+def _after_fork_in_parent() -> None:
+    for one in list(_alive):
+        guarded("fork", one.after_fork_in_parent, default=None)
 
 
 def _after_fork() -> None:

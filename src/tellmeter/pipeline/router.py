@@ -54,6 +54,7 @@ class Router:
         self._asleep = True
         self._not_started = [None]  # whoever pops it starts the thread
         self._taken = 0
+        self._in_hand = 0
 
     def put(self, item: Any, size: int) -> bool:
         """Hand an item over; False when the queue is full (counted in `refused`). Never blocks."""
@@ -94,8 +95,8 @@ class Router:
 
     @property
     def waiting(self) -> int:
-        """Items in the queue."""
-        return len(self._queue)
+        """Items that are not passed on yet."""
+        return len(self._queue) + self._in_hand
 
     @property
     def refused(self) -> int:
@@ -108,7 +109,7 @@ class Router:
 
     def _take_slice(self) -> bool:
         """Pass on up to one slice; whether there was any. Called with the lock held."""
-        items = []
+        items: list[Any] = []
         size = 0
         try:
             while len(items) < SLICE:
@@ -120,10 +121,10 @@ class Router:
         else:
             self._bytes -= size
         if items:
-            try:
-                guarded("router", self._handle, items, default=None)
-            finally:
-                self._taken += len(items)
+            self._in_hand += len(items)
+            guarded("router", self._handle, items, default=None)
+            self._in_hand -= len(items)
+            self._taken += len(items)
         return bool(items)
 
     def _wake(self) -> None:

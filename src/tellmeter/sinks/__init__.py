@@ -1,0 +1,69 @@
+"""One backend a file. A sink takes records; a store is a sink that can also be asked."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..pipeline.outcome import Delivered, Outcome, Partial, Rejected, RetryLater, TooLarge
+    from .base import BatchingMetricsSink, MetricsSink, MetricsStore, SupportsSettle
+    from .console import ConsoleMetricsSink
+    from .in_memory import InMemoryMetricsSink
+    from .jsonl import JSONLMetricsSink
+    from .query import SeriesPoint
+    from .sqlite import SQLiteMetricsSink
+    from .urls import sink_from_url, store_from_url
+
+# Public name -> the module that has it: loaded when it is first used, so that no sink costs who does not use it.
+_WHERE = {
+    "BatchingMetricsSink": ".base",
+    "ConsoleMetricsSink": ".console",
+    "Delivered": "..pipeline.outcome",
+    "InMemoryMetricsSink": ".in_memory",
+    "JSONLMetricsSink": ".jsonl",
+    "MetricsSink": ".base",
+    "MetricsStore": ".base",
+    "Outcome": "..pipeline.outcome",
+    "Partial": "..pipeline.outcome",
+    "Rejected": "..pipeline.outcome",
+    "RetryLater": "..pipeline.outcome",
+    "SQLiteMetricsSink": ".sqlite",
+    "SeriesPoint": ".query",
+    "SupportsSettle": ".base",
+    "TooLarge": "..pipeline.outcome",
+    "sink_from_url": ".urls",
+    "store_from_url": ".urls",
+}
+__all__ = [
+    "BatchingMetricsSink",
+    "ConsoleMetricsSink",
+    "Delivered",
+    "InMemoryMetricsSink",
+    "JSONLMetricsSink",
+    "MetricsSink",
+    "MetricsStore",
+    "Outcome",
+    "Partial",
+    "Rejected",
+    "RetryLater",
+    "SQLiteMetricsSink",
+    "SeriesPoint",
+    "SupportsSettle",
+    "TooLarge",
+    "sink_from_url",
+    "store_from_url",
+]
+
+
+def __getattr__(name: str) -> Any:
+    module = _WHERE.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(module, __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

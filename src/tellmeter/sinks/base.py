@@ -8,18 +8,22 @@ A sink has one of:
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
+from ..pipeline.guard import note
 from ..pipeline.outcome import Delivered, Outcome
 from ..records import AgentMetrics, MetricsSummary
 from .query import SeriesPoint
 
+# Drains the way to one sink within so many seconds and says whether all has arrived. 0 only looks and never blocks,
+# None is the collector's own `flush_timeout_seconds`.
 Settle = Callable[[float | None], bool]
 
 
 class MetricsSink:
-    """The simplest sink: override `record` (async or sync); `flush`, `start` and `aclose` where there is something to do.
+    """The simplest sink: override `record` (async or sync); `flush`, `start` and `aclose` where there is need.
 
     Structural and not abstract: any object with a `record` is a sink, derived from this or not.
     """
@@ -41,7 +45,7 @@ class BatchingMetricsSink:
         """Called on the sink's thread before its first `send`."""
 
     def send(self, batch: Sequence[AgentMetrics], deadline: float) -> Outcome:
-        """Deliver `batch` before `deadline` (of `time.monotonic`) and say what became of it. May raise: that is a retry."""
+        """Deliver `batch` before `deadline` (of `time.monotonic`), say what became of it. Raising is a retry."""
         return Delivered()
 
     def close(self) -> None:
@@ -54,7 +58,9 @@ class BatchingMetricsSink:
 class MetricsStore(Protocol):
     """A sink that can also be asked. Times are Unix seconds; every question settles first.
 
-    Filters: `start_time <= timestamp < end_time`; the other ones are equalities, `tags` on all of the tags given.
+    Filters: `start_time <= timestamp < end_time`; `provider`, `model`, `request_id` and `status` are equalities, `tags`
+    too, on all of the tags given. `window_seconds` stands for the time before `end_time` (before now without one) and
+    gives way to `start_time`. An unknown filter is a `ConfigError`, a store that cannot be read a `StoreError`.
     """
 
     async def get_metrics(
@@ -69,18 +75,21 @@ class MetricsStore(Protocol):
         status: str | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> list[AgentMetrics]:
-        """Records, newest first."""
+        """At most `limit` records, newest first by `timestamp`, what came later first among equals."""
 
     async def get_summary(
         self, window_seconds: float | None = 300, provider: str | None = None, **filters: Any
     ) -> MetricsSummary:
-        """One view over the last `window_seconds` (None: over all)."""
+        """One view over the last `window_seconds` (None: over all). An id that was recorded twice counts once."""
 
     async def get_series(self, step: float, **filters: Any) -> list[SeriesPoint]:
-        """One summary per `step` seconds that has calls, oldest first."""
+        """One summary per `step` seconds that has calls, oldest first. More than 20,000 points are a `ConfigError`."""
 
-    async def get_breakdown(self, by: str, **filters: Any) -> dict[str, MetricsSummary]:
-        """One summary per value of `by`: model, provider, status, operation, error_class or `tag:<name>`; most calls first."""
+    async def get_breakdown(self, by: str, *, limit: int = 1000, **filters: Any) -> dict[str, MetricsSummary]:
+        """One summary per value of `by`, for the `limit` values with the most calls, most calls first.
+
+        `by`: model, provider, status, operation, method, error_class or `tag:<name>`. Calls without it are left out.
+        """
 
 
 @runtime_checkable
@@ -89,3 +98,58 @@ class SupportsSettle(Protocol):
 
     def bind(self, settle: Settle) -> None:
         """Called when the sink joins a collector; `settle(timeout)` drains the way to this sink."""
+
+
+class Settles:
+    """The ways to one sink, for sinks that answer questions: one for each collector that the sink joined.
+
+    A settle that raises is counted and logged once: a question is answered with what is there.
+    """
+
+    def __init__(self) -> None:
+        self._settles: list[Settle] = []
+
+    def add(self, settle: Settle) -> None:
+        """Settle this way too from now on. It is kept for good, so it should hold its collector weakly."""
+        self._settles.append(settle)
+
+    def now(self, timeout: float | None = None) -> bool:
+        """Settle all ways, each within `timeout` seconds; whether everything has arrived."""
+        return not self._unsettled(list(self._settles), timeout)
+
+    async def wait(self) -> None:
+        """Settle all ways without blocking the event loop."""
+        late = self._unsettled(list(self._settles), 0)
+        if late:
+            import asyncio
+
+            await asyncio.to_thread(self._unsettled, late, None)
+
+    @staticmethod
+    def _unsettled(settles: list[Settle], timeout: float | None) -> list[Settle]:
+        late = []
+        for settle in settles:
+            try:
+                if not settle(timeout):
+                    late.append(settle)
+            except Exception as error:
+                note("settle", error)
+        return late
+
+
+_FILE_REASONS = {
+    errno.ENOSPC: "disk_full",
+    errno.EDQUOT: "disk_full",
+    errno.EFBIG: "file_too_big",
+    errno.EACCES: "not_permitted",
+    errno.EPERM: "not_permitted",
+    errno.EROFS: "read_only",
+    errno.EISDIR: "is_a_directory",
+    errno.ENOTDIR: "no_such_folder",
+    errno.ENOENT: "no_such_folder",
+}
+
+
+def file_reason(error: OSError) -> str:
+    """A short name for why a file could not be written."""
+    return _FILE_REASONS.get(error.errno or 0, "io_error")

@@ -1,18 +1,36 @@
-"""What a store is asked and what it answers, in plain values: filters, percentiles, summaries."""
+"""What a store is asked and what it answers, in plain values: filters, percentiles, summaries.
+
+Every store gives the answers that these functions give over the same records.
+"""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from ..errors import ConfigError
-from ..records import AgentMetrics, MetricsSummary
+from ..records import MAX_INT, AgentMetrics, MetricsSummary
+from .checks import check_positive
 
 BREAKDOWN_FIELDS = ("model", "provider", "status", "operation", "method", "error_class")
+MAX_POINTS = 20_000
+MAX_FLOAT = sys.float_info.max
+
+# What a percentile can be asked of. None: the record has no such value and does not count.
+METRICS: dict[str, Callable[[AgentMetrics], float | None]] = {
+    "latency_ms": lambda record: record.latency_ms,
+    "ttft_ms": lambda record: record.ttft_ms,
+    "tokens": lambda record: record.total_tokens,
+    "input_tokens": lambda record: record.input_tokens,
+    "output_tokens": lambda record: record.output_tokens,
+    "cost_usd": lambda record: record.cost_usd,
+}
 
 
 class SeriesPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,24 +65,93 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def within(query: Query, window_seconds: float | None, now: float | None = None) -> Query:
-    """The query, narrowed to the last `window_seconds`."""
-    if window_seconds is None:
-        return query
-    start = (time.time() if now is None else now) - window_seconds
-    return msgspec.structs.replace(query, start_time=max(start, query.start_time or start))
+_TEXTS = ("provider", "model", "request_id", "status")
+_FILTERS = ("window_seconds", *Query.__struct_fields__)
+
+
+def make_query(*, now: float | None = None, **filters: Any) -> Query:
+    """The filters of a question, checked: those of `Query`, and `window_seconds`.
+
+    A window is the time before `end_time` (before `now` without one, then without an end). It gives way to a
+    `start_time`.
+
+    Raises:
+        ConfigError: a filter that is not known, or a value of the wrong kind.
+    """
+    for name in filters:
+        if name not in _FILTERS:
+            raise ConfigError(f"{name} is no filter; there are {', '.join(_FILTERS)}")
+    given = {name: value for name, value in filters.items() if value is not None}
+    for name in _TEXTS:
+        if not isinstance(given.get(name, ""), str):
+            raise ConfigError(f"{name} = {given[name]!r}: it must be a text")
+    for name in ("start_time", "end_time", "window_seconds"):
+        if name in given:
+            given[name] = _number(name, given[name])
+    tags = given.get("tags", {})
+    if not isinstance(tags, Mapping) or not all(isinstance(text, str) for pair in tags.items() for text in pair):
+        raise ConfigError(f"tags = {tags!r}: it must map texts to texts")
+    window = given.pop("window_seconds", None)
+    if window is not None and "start_time" not in given:
+        end = given.get("end_time", time.time() if now is None else now)
+        given["start_time"] = end - window
+    return Query(**given)
+
+
+def _number(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ConfigError(f"{name} = {value!r}: it must be a number of seconds")
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def ranks(count: int, p: float) -> tuple[int, int, float]:
+    """Where the `p`-th percentile (0..100) of `count` sorted values lies: two ranks, and how far from the lower one.
+
+    Linear between ranks: Hyndman and Fan's type 7, numpy's default.
+    """
+    check_percentile(p)
+    rank = max(0, count - 1) * p / 100
+    low = math.floor(rank)
+    return low, math.ceil(rank), rank - low
+
+
+def check_percentile(p: object) -> None:
+    """Raise `ConfigError` for what is no percentage."""
+    if isinstance(p, bool) or not isinstance(p, (int, float)) or not 0 <= p <= 100:
+        raise ConfigError(f"percentile = {p!r}: it must be a number from 0 to 100")
 
 
 def percentile(ordered: Sequence[float], p: float) -> float:
-    """The `p`-th percentile (0..100) of sorted values, linear between ranks (Hyndman and Fan's type 7, numpy's default)."""
-    if not 0 <= p <= 100:
-        raise ConfigError(f"percentile = {p!r}: it must be a number from 0 to 100")
-    if not ordered:
-        return 0.0
-    rank = (len(ordered) - 1) * p / 100
-    low = math.floor(rank)
-    high = math.ceil(rank)
-    return ordered[low] + (ordered[high] - ordered[low]) * (rank - low)
+    """The `p`-th percentile (0..100) of sorted values; 0.0 without any."""
+    low, high, share = ranks(len(ordered), p)
+    return interpolate(ordered[low], ordered[high], share) if ordered else 0.0
+
+
+def interpolate(low: float, high: float, share: float) -> float:
+    """The value that lies `share` (0..1) of the way from `low` to `high`."""
+    return low + (high - low) * share
+
+
+def percentile_of(records: Iterable[AgentMetrics], metric: str, p: float) -> float:
+    """The `p`-th percentile of one of `METRICS`; 0.0 where no record has it."""
+    check_metric(metric)
+    value_of = METRICS[metric]
+    return float(percentile(sorted(value for record in records if (value := value_of(record)) is not None), p))
+
+
+def check_metric(metric: str) -> None:
+    """Raise `ConfigError` for what no percentile can be asked of."""
+    if metric not in METRICS:
+        raise ConfigError(f"metric = {metric!r}: it must be one of {', '.join(METRICS)}")
+
+
+def check_breakdown(by: object) -> None:
+    """Raise `ConfigError` for what cannot be broken down by."""
+    if by not in BREAKDOWN_FIELDS and not (isinstance(by, str) and by.startswith("tag:") and len(by) > 4):
+        raise ConfigError(f"by = {by!r}: it must be one of {', '.join(BREAKDOWN_FIELDS)}, or tag:<name>")
 
 
 def breakdown_key(record: AgentMetrics, by: str) -> str | None:
@@ -75,10 +162,47 @@ def breakdown_key(record: AgentMetrics, by: str) -> str | None:
     return value
 
 
-def check_breakdown(by: str) -> None:
-    """Raise `ConfigError` for what cannot be broken down by."""
-    if by not in BREAKDOWN_FIELDS and not (by.startswith("tag:") and len(by) > 4):
-        raise ConfigError(f"by = {by!r}: it must be one of {', '.join(BREAKDOWN_FIELDS)}, or tag:<name>")
+def breakdown(records: Iterable[AgentMetrics], by: str, limit: int) -> dict[str, MetricsSummary]:
+    """One summary per value of `by`, for the `limit` values with the most calls, most calls first."""
+    check_breakdown(by)
+    groups: dict[str, list[AgentMetrics]] = {}
+    for record in records:
+        key = breakdown_key(record, by)
+        if key is not None:
+            groups.setdefault(key, []).append(record)
+    largest = sorted(groups, key=lambda key: (-len(groups[key]), key))[:limit]
+    return {key: summarise(groups[key]) for key in largest}
+
+
+def check_points(number: int, step: float) -> None:
+    """Raise `ConfigError` for more points than an answer holds."""
+    if number > MAX_POINTS:
+        raise ConfigError(f"step = {step:g}: it gives more than {MAX_POINTS:,} points; ask for longer steps")
+
+
+def series(records: Iterable[AgentMetrics], step: float) -> list[SeriesPoint]:
+    """One point per `step` seconds that has calls, oldest first."""
+    step = check_positive("step", step)
+    groups: dict[int, list[AgentMetrics]] = {}
+    for record in records:
+        groups.setdefault(int(min(record.timestamp / step, float(MAX_INT))), []).append(record)
+    check_points(len(groups), step)
+    return [
+        SeriesPoint(timestamp=number * step, step=step, summary=summarise(groups[number])) for number in sorted(groups)
+    ]
+
+
+def ranked(counts: Mapping[str, int]) -> dict[str, int]:
+    """Names with their counts, the largest first, by name among equals."""
+    return dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def total(values: Iterable[float]) -> float:
+    """The exact sum, rounded once; the largest float where it is larger than that."""
+    try:
+        return min(math.fsum(values), MAX_FLOAT)
+    except OverflowError:
+        return MAX_FLOAT
 
 
 def summarise(records: Iterable[AgentMetrics]) -> MetricsSummary:
@@ -87,7 +211,7 @@ def summarise(records: Iterable[AgentMetrics]) -> MetricsSummary:
     if not rows:
         return MetricsSummary()
     latencies = sorted(row.latency_ms for row in rows)
-    firsts = sorted(row.ttft_ms for row in rows if row.ttft_ms is not None)
+    firsts = sorted(first for row in rows if (first := row.ttft_ms) is not None)
     errors = sum(row.failed for row in rows)
     costs = [row.cost_usd for row in rows if row.cost_usd is not None]
     return MetricsSummary(
@@ -95,11 +219,11 @@ def summarise(records: Iterable[AgentMetrics]) -> MetricsSummary:
         error_count=errors,
         error_rate=errors / len(rows),
         retries=sum(row.retries for row in rows),
-        avg_latency_ms=math.fsum(latencies) / len(rows),
+        avg_latency_ms=total(latencies) / len(rows),
         p50_latency_ms=percentile(latencies, 50),
         p95_latency_ms=percentile(latencies, 95),
         p99_latency_ms=percentile(latencies, 99),
-        avg_ttft_ms=math.fsum(firsts) / len(firsts) if firsts else None,
+        avg_ttft_ms=total(firsts) / len(firsts) if firsts else None,
         p50_ttft_ms=percentile(firsts, 50) if firsts else None,
         p95_ttft_ms=percentile(firsts, 95) if firsts else None,
         p99_ttft_ms=percentile(firsts, 99) if firsts else None,
@@ -109,9 +233,9 @@ def summarise(records: Iterable[AgentMetrics]) -> MetricsSummary:
         cache_write_tokens=sum(row.cache_write_tokens for row in rows),
         reasoning_tokens=sum(row.reasoning_tokens for row in rows),
         total_tokens=sum(row.total_tokens for row in rows),
-        total_cost=math.fsum(costs),
+        total_cost=total(costs),
         unpriced=len(rows) - len(costs),
-        providers=dict(Counter(row.provider for row in rows).most_common()),
-        models=dict(Counter(row.model for row in rows).most_common()),
-        errors=dict(Counter(row.error_class for row in rows if row.failed and row.error_class).most_common()),
+        providers=ranked(Counter(row.provider for row in rows)),
+        models=ranked(Counter(row.model for row in rows)),
+        errors=ranked(Counter(row.error_class for row in rows if row.failed and row.error_class)),
     )

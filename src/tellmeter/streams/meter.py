@@ -15,7 +15,7 @@ from ..records import StreamMetrics, uuid7
 FOLD_CHUNKS = 16
 FOLD_BYTES = 4096
 
-_MS = 1e-6  # nanoseconds to milliseconds
+_MS = 1e6  # nanoseconds in a millisecond
 
 
 class Reader(Protocol):
@@ -150,8 +150,8 @@ class StreamMeter:
             provider=provider,
             model=model,
             start_time=self.wall * 1000.0,
-            current_time=self.wall * 1000.0 + duration * _MS,
-            duration_ms=duration * _MS,
+            current_time=self.wall * 1000.0 + duration / _MS,
+            duration_ms=duration / _MS,
             bytes_received=self.bytes,
             chunks_received=events,
             bytes_per_second=bytes_rate,
@@ -159,14 +159,14 @@ class StreamMeter:
             window_bytes_per_second=bytes_rate,
             window_chunks_per_second=chunk_rate,
             avg_chunk_size=self.bytes / events if events else 0.0,
-            time_to_first_chunk_ms=(self.first_chunk - self.started) * _MS if self.first_chunk else None,
-            time_to_first_token_ms=(self.first_token - self.started) * _MS if self.first_token else None,
-            max_gap_ms=self.max_gap * _MS,
+            time_to_first_chunk_ms=(self.first_chunk - self.started) / _MS if self.first_chunk else None,
+            time_to_first_token_ms=(self.first_token - self.started) / _MS if self.first_token else None,
+            max_gap_ms=self.max_gap / _MS,
             p50_gap_ms=self._gap_percentile(0.50, gap_count),
             p95_gap_ms=self._gap_percentile(0.95, gap_count),
-            jitter_ms=self._gap_changes / (gap_count - 1) * _MS if gap_count > 1 else 0.0,
-            provider_wait_ms=self.provider_wait * _MS,
-            consumer_wait_ms=self.consumer_wait * _MS,
+            jitter_ms=self._gap_changes / (gap_count - 1) / _MS if gap_count > 1 else 0.0,
+            provider_wait_ms=self.provider_wait / _MS,
+            consumer_wait_ms=self.consumer_wait / _MS,
             output_tokens=tokens,
             tokens_per_second=_rate(tokens, generating, seconds),
             error_count=1 if last_error else 0,
@@ -180,7 +180,7 @@ class StreamMeter:
         for bucket in sorted(self._gaps):
             below += self._gaps[bucket]
             if below >= share * total:
-                return min(_middle(bucket), self.max_gap) * _MS
+                return min(_middle(bucket), self.max_gap) / _MS
         return 0.0
 
 

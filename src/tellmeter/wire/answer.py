@@ -35,7 +35,10 @@ class Answer(msgspec.Struct, kw_only=True, gc=False):
 
 
 class StreamReader(Protocol):
-    """Reads one streamed answer in constant memory. `feed` takes decoded body bytes, split anywhere, and never raises."""
+    """Reads one streamed answer in constant memory.
+
+    `feed` takes decoded body bytes, split anywhere. Neither it nor `finish` ever raises.
+    """
 
     events: int
     """Provider events so far: not comments, pings and the terminator."""
@@ -48,11 +51,15 @@ class StreamReader(Protocol):
     def feed(self, data: bytes) -> None:
         """Read the next bytes of the body."""
 
+    def finish(self) -> None:
+        """Read what is left: no more bytes come. What breaks off in the middle of its JSON is no event."""
+
 
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """One wire format: how its requests, answers and streams are read. The functions are pure and never raise.
 
-    `read_request` gives None for a body that is not of this format; `read_answer` reads a whole body, of any HTTP status.
+    `read_request` gives None for a body that is not of this format, or that names no model (Azure: `model_in_path`);
+    `read_answer` reads a whole body, of any HTTP status.
     """
 
     name: str

@@ -42,9 +42,9 @@ class Watch:
         """The body was closed."""
         self._tell(self._exchange.closed)
 
-    def dropped(self) -> None:
-        """Nobody holds the body any more, and nobody closed it."""
-        self._tell(lambda: self._exchange.ended("abandoned"))
+    def dropped(self, begun: bool) -> None:
+        """Nobody holds the body any more, and nobody closed it. Where its generator had begun, that is closed with it."""
+        self._tell(lambda: self._exchange.ended("closed_early" if begun else "abandoned"))
 
     def _tell(self, what: Any) -> None:
         try:
@@ -61,8 +61,10 @@ def stream_classes(module: ModuleType) -> tuple[type, type]:
         def __init__(self, inner: Any, watch: Watch) -> None:
             self._inner = inner
             self._watch = watch
+            self._begun = False
 
         def __iter__(self) -> Iterator[bytes]:
+            self._begun = True
             take = self._watch.take
             try:
                 asked = clock()
@@ -85,14 +87,16 @@ def stream_classes(module: ModuleType) -> tuple[type, type]:
             return getattr(self._inner, name)
 
         def __del__(self) -> None:
-            self._watch.dropped()
+            self._watch.dropped(self._begun)
 
     class WatchedAsyncStream(module.AsyncByteStream):  # type: ignore[misc, name-defined]
         def __init__(self, inner: Any, watch: Watch) -> None:
             self._inner = inner
             self._watch = watch
+            self._begun = False
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
+            self._begun = True
             take = self._watch.take
             iterator = self._inner.__aiter__()
             try:
@@ -121,6 +125,6 @@ def stream_classes(module: ModuleType) -> tuple[type, type]:
             return getattr(self._inner, name)
 
         def __del__(self) -> None:
-            self._watch.dropped()
+            self._watch.dropped(self._begun)
 
     return WatchedStream, WatchedAsyncStream

@@ -3,6 +3,8 @@
 import os
 import sys
 
+_this = sys.modules.get("sitecustomize")  # Python 2 empties a module that nobody holds
+
 
 def _without_this_folder():
     # The program is to find sys.path as it would be without us.
@@ -11,17 +13,16 @@ def _without_this_folder():
 
 
 def _run_the_one_that_this_hides():
-    this = sys.modules.pop("sitecustomize", None)
+    sys.modules.pop("sitecustomize", None)
     try:
         import sitecustomize  # noqa: F401
     except ImportError:
-        if "sitecustomize" in str(sys.exc_info()[1]):
-            return
-        raise
+        if getattr(sys.exc_info()[1], "name", "sitecustomize") != "sitecustomize":
+            raise  # it is there, and misses something
     finally:
         # The import system wants to find one under this name.
-        if this is not None:
-            sys.modules.setdefault("sitecustomize", this)
+        if _this is not None:
+            sys.modules.setdefault("sitecustomize", _this)
 
 
 def _attach():

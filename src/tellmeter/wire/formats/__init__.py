@@ -1,0 +1,39 @@
+"""The providers' formats, one a file, found by the path that a request goes to."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote
+
+from ..answer import Format
+from . import anthropic_messages, openai_chat, openai_completions, openai_embeddings, openai_responses
+
+# The last segment of a path, and what it means after which segment ("" is any other).
+_BY_SEGMENT: dict[str, dict[str, Format]] = {
+    "completions": {"chat": openai_chat.FORMAT, "": openai_completions.FORMAT},
+    "responses": {"": openai_responses.FORMAT},
+    "embeddings": {"": openai_embeddings.FORMAT},
+    "messages": {"": anthropic_messages.FORMAT},
+    "count_tokens": {"messages": anthropic_messages.COUNT_TOKENS},
+}
+
+
+def by_path(path: str) -> Format | None:
+    """The format of the requests to a URL's path, under any prefix; None for what is no LLM call.
+
+    Paths of stored objects (`responses/<id>`, `messages/batches`) are none. Every request of the program passes here.
+    """
+    front, _, last = path.rpartition("/")
+    formats = _BY_SEGMENT.get(last)
+    if formats is None:
+        # A query or a slash at the end are not in what HTTP libraries call the path; look once more without.
+        bare = path.partition("?")[0].rstrip("/")
+        return by_path(bare) if len(bare) < len(path) else None
+    if last == "messages" and "/threads/" in front:  # OpenAI's Assistants: stored, not answered
+        return None
+    return formats.get(front.rpartition("/")[2]) or formats.get("")
+
+
+def model_in_path(path: str) -> str | None:
+    """The deployment that an Azure path names (`/openai/deployments/<name>/chat/completions`)."""
+    _, found, rest = path.partition("/deployments/")
+    return unquote(rest.partition("/")[0]) or None if found else None

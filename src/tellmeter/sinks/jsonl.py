@@ -1,0 +1,186 @@
+"""Records as lines of JSON in a file: for grep, jq, DuckDB and log shippers."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..errors import ConfigError
+from ..pipeline.outcome import Delivered, Outcome, Partial, Rejected, RetryLater
+from ..records import AgentMetrics
+from .address import file_path, parse, whole, whole_or_zero
+from .base import BatchingMetricsSink, file_reason
+from .checks import check_whole
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_encode = msgspec.json.Encoder().encode
+_HOPELESS = {"is_a_directory", "no_such_folder"}
+
+
+class JSONLMetricsSink(BatchingMetricsSink):
+    """Appends one JSON object per call to a file (0600), one write per batch.
+
+    Several processes may write to the same file: each write is appended whole. A file that was moved or deleted (by
+    logrotate) is made anew at the next batch. What is absent in a line is None or empty, and
+    `msgspec.json.decode(line, type=AgentMetrics)` gives the record back. Delivery is at least once: read by `id` where
+    that matters.
+
+    Args:
+        path: the file.
+        max_bytes: rotate before the file would grow larger (`calls.jsonl` to `calls.jsonl.1`, and so on). All processes
+            that write to it must say so, for then they take turns by a lock on the file. A batch is never split.
+        backups: how many rotated files to keep.
+
+    Raises:
+        ConfigError: an argument that cannot work, or `max_bytes` on a system without file locks (Windows).
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, max_bytes: int | None = None, backups: int = 3) -> None:
+        text = os.fspath(path)
+        if not isinstance(text, str):
+            raise ConfigError(f"path = {text!r}: it must be a text or a path")
+        if max_bytes is not None:
+            check_whole("max_bytes", max_bytes)
+            if fcntl is None:
+                raise ConfigError("max_bytes: this system has no file locks, with which processes take turns")
+        check_whole("backups", backups, 0)
+        self.path: Path = file_path(text)
+        self.max_bytes = max_bytes
+        self.backups = backups
+        self._descriptor: int | None = None
+        self._torn = False  # the file ends within a line
+
+    @classmethod
+    def from_url(cls, url: str) -> JSONLMetricsSink:
+        """`jsonl:///relative` or `jsonl:////absolute`, with the options `max_bytes` and `backups`."""
+        address = parse(url)
+        return cls(address.file(), **address.read(max_bytes=whole, backups=whole_or_zero))
+
+    def send(self, batch: Sequence[AgentMetrics], deadline: float) -> Outcome:
+        """Append the batch with one write."""
+        lines = [line(record) for record in batch]
+        data = b"".join(lines)
+        try:
+            descriptor = self._open()
+            if self.max_bytes is None:
+                return self._append(descriptor, lines, data)
+            return self._append_in_turn(descriptor, lines, data, deadline)
+        except OSError as error:
+            self.close()
+            reason = file_reason(error)
+            return Rejected(reason) if reason in _HOPELESS else RetryLater(reason=reason)
+
+    def close(self) -> None:
+        """Close the file."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            try:
+                os.close(descriptor)
+            except OSError:
+                pass
+
+    def after_fork(self) -> None:
+        """A lock goes with the open file, which the child would share with its parent: open it anew."""
+        self.close()
+
+    def _open(self) -> int:
+        """The file as it stands at the path now."""
+        if self._descriptor is not None and not self._is_current(self._descriptor):
+            self.close()
+        if self._descriptor is None:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+            self._descriptor = descriptor
+            size = os.fstat(descriptor).st_size
+            # The last writer may have lost its power within a line.
+            self._torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n" if hasattr(os, "pread") else False
+        return self._descriptor
+
+    def _is_current(self, descriptor: int) -> bool:
+        ours = os.fstat(descriptor)
+        try:
+            there = self.path.stat()
+        except FileNotFoundError:
+            return False
+        return not stat.S_ISREG(ours.st_mode) or (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+    def _append(self, descriptor: int, lines: list[bytes], data: bytes) -> Outcome:
+        start = b"\n" if self._torn else b""
+        written = os.write(descriptor, start + data) - len(start)
+        if written == len(data):
+            self._torn = False
+            return Delivered()
+        # A full disk: what stands there whole is delivered, the line that was cut is ended before the next one.
+        whole_lines = 0
+        for text in lines:
+            if written < len(text):
+                break
+            written -= len(text)
+            whole_lines += 1
+        self._torn = written > 0
+        return Partial(retry=tuple(range(whole_lines, len(lines))), reason="disk_full")
+
+    def _append_in_turn(self, descriptor: int, lines: list[bytes], data: bytes, deadline: float) -> Outcome:
+        """Append under the file's lock, after a rotation where it is due."""
+        while True:
+            if not _lock(descriptor, deadline):
+                return RetryLater(reason="locked")
+            try:
+                if not self._is_current(descriptor):  # another process has rotated it meanwhile
+                    descriptor = self._open()
+                    continue
+                size = os.fstat(descriptor).st_size
+                if size == 0 or size + len(data) <= (self.max_bytes or 0):
+                    return self._append(descriptor, lines, data)
+                self._rotate()
+                descriptor = self._open()  # closes the old file, and opens its lock with it
+            finally:
+                if self._descriptor is not None:
+                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+
+    def _rotate(self) -> None:
+        for number in range(self.backups - 1, 0, -1):
+            older = Path(f"{self.path}.{number}")
+            if older.exists():
+                older.replace(f"{self.path}.{number + 1}")
+        if self.backups:
+            self.path.replace(f"{self.path}.1")
+        else:
+            self.path.unlink()
+
+
+def line(record: AgentMetrics) -> bytes:
+    """A record as one line of JSON. Zeros and defaults are written out, so that every tool sees the same columns."""
+    fields: dict[str, Any] = msgspec.structs.asdict(record)
+    if record.stream is not None:
+        fields["stream"] = _filled(msgspec.structs.asdict(record.stream))
+    return _encode(_filled(fields)) + b"\n"
+
+
+def _filled(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None and value not in ((), {})}
+
+
+def _lock(descriptor: int, deadline: float) -> bool:
+    """Take the file's lock; False at the deadline.
+
+    It never waits within the system call, where a stopped process could make it wait for ever.
+    """
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.002)

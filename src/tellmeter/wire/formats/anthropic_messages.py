@@ -1,0 +1,229 @@
+"""Anthropic's Messages, and its count of tokens.
+
+https://docs.anthropic.com/en/api/messages and .../messages-streaming. Anthropic states input without what it read from
+or wrote to the cache; here the input holds both. In a stream the usage of `message_delta` is cumulative and replaces
+that of `message_start` field by field.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ...usage import Usage
+from ..answer import Answer, Asked, Format
+from ..sse import IGNORED, OTHER, PLAIN, SseReader, Template, head_template
+from .bodies import Body, add_tool, fail_raw, present, read_whole
+
+NAME = "anthropic_messages"
+COUNT_NAME = "anthropic_count_tokens"
+
+
+class _Request(msgspec.Struct, gc=False):
+    model: str | None = None
+    messages: msgspec.Raw = msgspec.Raw()
+    stream: bool | None = None
+
+
+class _Written(msgspec.Struct, gc=False):
+    ephemeral_5m_input_tokens: int | None = None
+    ephemeral_1h_input_tokens: int | None = None
+
+
+class _Made(msgspec.Struct, gc=False):
+    thinking_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct, gc=False):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_creation: _Written | None = None
+    output_tokens_details: _Made | None = None
+    service_tier: str | None = None
+
+
+class _Block(msgspec.Struct, gc=False):
+    type: str | None = None
+    name: str | None = None
+
+
+class _Message(msgspec.Struct, gc=False):
+    id: str | None = None
+    model: str | None = None
+    content: list[_Block] | None = None
+    stop_reason: str | None = None
+    usage: _Usage | None = None
+    error: msgspec.Raw = msgspec.Raw()
+
+
+class _Delta(msgspec.Struct, gc=False):
+    type: str | None = None
+    stop_reason: str | None = None
+
+
+class _Event(msgspec.Struct, gc=False):
+    type: str | None = None
+    message: _Message | None = None
+    content_block: _Block | None = None
+    delta: _Delta | None = None
+    usage: _Usage | None = None
+    error: msgspec.Raw = msgspec.Raw()
+
+
+_requests = Body(_Request, NAME)
+_messages = Body(_Message, NAME)
+_events = Body(_Event, NAME)
+_counted = Body(_Message, COUNT_NAME)
+
+
+def read_request(body: bytes) -> Asked | None:
+    """Messages, and a model."""
+    request = _requests.read(body, quiet=True)
+    if request is None or not request.model or not present(request.messages):
+        return None
+    return Asked(model=request.model, stream=request.stream is True)
+
+
+def read_answer(body: bytes, status_code: int) -> Answer:
+    """A whole answer."""
+    return read_whole(body, status_code, _read, Reader)
+
+
+def read_count(body: bytes, status_code: int) -> Answer:
+    """An answer of count_tokens: nothing is generated and nothing billed, so it has 0 tokens and costs 0 dollars."""
+    answer = read_whole(body, status_code, _read_count, Reader)
+    answer.usage = None if answer.failed else Usage(cost_usd=0.0)
+    return answer
+
+
+def _read(data: bytes) -> Answer:
+    answer = Answer()
+    message = _messages.read(data)
+    if message is not None:
+        _note(answer, message)
+        answer.usage = _usage_of(message.usage)
+    return answer
+
+
+def _read_count(data: bytes) -> Answer:
+    answer = Answer()
+    counted = _counted.read(data)
+    if counted is not None and present(counted.error):
+        fail_raw(answer, counted.error)
+    return answer
+
+
+def _note(answer: Answer, message: _Message) -> None:
+    answer.response_model = message.model or answer.response_model
+    answer.response_id = message.id or answer.response_id
+    answer.finish_reason = message.stop_reason or answer.finish_reason
+    if message.usage is not None:
+        answer.service_tier = message.usage.service_tier or answer.service_tier
+    for block in message.content or ():
+        _note_block(answer, block)
+    if present(message.error):
+        fail_raw(answer, message.error)
+
+
+def _note_block(answer: Answer, block: _Block) -> None:
+    """A tool that the client is to run; `server_tool_use` and `mcp_tool_use` run at Anthropic."""
+    if block.type == "tool_use":
+        add_tool(answer, block.name)
+
+
+def _usage_of(stated: _Usage | None) -> Usage | None:
+    if stated is None or (stated.input_tokens is None and stated.output_tokens is None):
+        return None
+    read = stated.cache_read_input_tokens or 0
+    written = stated.cache_creation or _Written()
+    hour = written.ephemeral_1h_input_tokens or 0
+    write = stated.cache_creation_input_tokens
+    if write is None:
+        write = hour + (written.ephemeral_5m_input_tokens or 0)
+    made = stated.output_tokens_details
+    return Usage(
+        input_tokens=(stated.input_tokens or 0) + read + write,
+        output_tokens=stated.output_tokens or 0,
+        cached_tokens=read,
+        cache_write_tokens=write,
+        cache_write_1h_tokens=hour,
+        reasoning_tokens=(made.thinking_tokens if made is not None else None) or 0,
+    )
+
+
+class Reader(SseReader):
+    """Events are what the API calls so, without pings.
+
+    Content is every delta of text, thinking or a tool's input, also an empty one, with which providers begin a block;
+    signatures and citations are none.
+    """
+
+    __slots__ = ("_usage",)
+
+    format_name = NAME
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._usage = _Usage()
+
+    def read(self, name: bytes, data: bytes, whole: bool) -> int:  # noqa: D102
+        event = _events.read(data, quiet=not whole)
+        kind = name.decode("utf-8", "replace")
+        if event is None:
+            if kind == "error":
+                self.answer.failed = True
+            return OTHER if whole else IGNORED
+        kind = event.type or kind
+        if kind == "content_block_delta":
+            return PLAIN if event.delta is not None and event.delta.type in _HEADS else OTHER
+        if kind == "ping":
+            return IGNORED
+        answer = self.answer
+        if event.message is not None:
+            _note(answer, event.message)
+            self._merge(event.message.usage)
+        if event.content_block is not None:
+            _note_block(answer, event.content_block)
+        if kind == "message_delta":
+            self._merge(event.usage)
+            if event.delta is not None:
+                answer.finish_reason = event.delta.stop_reason or answer.finish_reason
+        elif kind == "message_stop":
+            self.done = True
+        elif kind == "error" or present(event.error):
+            fail_raw(answer, event.error if present(event.error) else msgspec.Raw(data))
+        return OTHER
+
+    def _merge(self, stated: _Usage | None) -> None:
+        """Take over the fields that are stated."""
+        if stated is None:
+            return
+        for field in _Usage.__struct_fields__:
+            value = getattr(stated, field)
+            if value is not None:
+                setattr(self._usage, field, value)
+        self.answer.usage = _usage_of(self._usage)
+        self.answer.service_tier = self._usage.service_tier or self.answer.service_tier
+
+    def template(self, event: bytes) -> Template | None:  # noqa: D102
+        for marks in _HEADS.values():
+            for mark in marks:
+                at = event.find(mark)
+                if at >= 0:
+                    return head_template(event, (event[: at + len(mark)],))
+        return None
+
+
+_HEADS = {
+    kind: (b'"delta":{"type":"%s"' % kind.encode(), b'"delta": {"type": "%s"' % kind.encode())
+    for kind in ("text_delta", "thinking_delta", "input_json_delta")
+}
+
+FORMAT = Format(name=NAME, operation="chat", read_request=read_request, read_answer=read_answer, new_reader=Reader)
+"""Messages."""
+
+COUNT_TOKENS = Format(
+    name=COUNT_NAME, operation="count_tokens", read_request=read_request, read_answer=read_count, new_reader=Reader
+)
+"""The count of a request's tokens."""

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import tellmeter
+from tellmeter import (
+    AgentMetrics,
+    ConfigError,
+    Delivered,
+    InMemoryMetricsSink,
+    MetricsCollector,
+    MetricsConfig,
+    StreamMetrics,
+    configure,
+    get_metrics_collector,
+    meter_call,
+)
+from tellmeter import collector as collector_module
+
+
+@pytest.fixture(autouse=True)
+def own_process_collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(collector_module, "_process_collector", None)
+    monkeypatch.delenv("TELLMETER_SINKS", raising=False)
+    yield
+
+
+def stored(sink: InMemoryMetricsSink) -> list[AgentMetrics]:
+    return asyncio.run(sink.get_metrics())
+
+
+def test_every_sink_gets_every_record_and_the_account_adds_up() -> None:
+    sinks = [InMemoryMetricsSink(), InMemoryMetricsSink()]
+    collector = MetricsCollector(sinks=sinks)
+    for _ in range(300):
+        collector.record(AgentMetrics(model="m"))
+    assert [len(stored(sink)) for sink in sinks] == [300, 300]
+    stats = collector.stats()
+    assert list(stats.sinks) == ["InMemoryMetricsSink", "InMemoryMetricsSink-2"]
+    assert stats.recorded == stats.passed == 300
+    assert all(sink.accepted == sink.delivered == 300 for sink in stats.sinks.values())
+    assert stats.balanced
+
+
+def test_a_question_contains_every_call_that_ended_before_it() -> None:
+    sink = InMemoryMetricsSink()
+    collector = MetricsCollector(sinks=[sink])
+    for number in range(1, 50):
+        collector.record(AgentMetrics(model="m"))
+        assert sink.get_stats()["total_requests"] == number
+
+
+def test_a_removed_sink_receives_nothing_more() -> None:
+    sink, other = InMemoryMetricsSink(), InMemoryMetricsSink()
+    collector = MetricsCollector(sinks=[sink, other])
+    collector.record(AgentMetrics(model="m"))
+    collector.remove_sink(sink)
+    collector.remove_sink(sink)
+    collector.record(AgentMetrics(model="m"))
+    assert len(stored(other)) == 2
+    assert len(stored(sink)) == 1
+    assert collector.sinks == [other]
+
+
+def test_disabled_means_no_record_and_no_count() -> None:
+    sink = InMemoryMetricsSink()
+    collector = MetricsCollector(MetricsConfig(enabled=False), sinks=[sink])
+    collector.record(AgentMetrics(model="m"))
+    with collector.track_request("openai", "gpt-4o"):
+        pass
+    assert stored(sink) == []
+    assert collector.stats().recorded == 0
+
+
+def test_what_is_filtered_and_sampled_out_is_counted_by_reason() -> None:
+    collector = MetricsCollector(
+        MetricsConfig(filters=[lambda record: record.model != "no"], request_sampling_rate=0.0),
+        sinks=[InMemoryMetricsSink()],
+    )
+    collector.record(AgentMetrics(model="no"))
+    collector.record(AgentMetrics(model="yes"))
+    collector.record(AgentMetrics(model="yes", status="error"))
+    collector.flush_sync()
+    stats = collector.stats()
+    assert stats.dropped == {"filtered": 1, "sampled_out": 1} and stats.passed == 1 and stats.balanced
+
+
+def test_observers_see_every_call_before_filters() -> None:
+    collector = MetricsCollector(MetricsConfig(filters=[lambda record: False]))
+    seen: list[str] = []
+    collector.observe(lambda record: seen.append(record.model))
+    collector.record(AgentMetrics(model="m"))
+    collector.flush_sync()
+    assert seen == ["m"]
+
+
+def test_the_configured_tags_are_under_the_records_own() -> None:
+    sink = InMemoryMetricsSink()
+    collector = MetricsCollector(MetricsConfig(tags={"env": "prod", "service": "api"}), sinks=[sink])
+    collector.record(AgentMetrics(model="m", tags={"env": "test"}))
+    assert stored(sink)[0].tags == {"env": "test", "service": "api"}
+
+
+def test_streaming_and_reliability_fields_can_be_left_out() -> None:
+    sink = InMemoryMetricsSink()
+    collector = MetricsCollector(
+        MetricsConfig(enable_streaming_metrics=False, enable_reliability_metrics=False), sinks=[sink]
+    )
+    collector.record(AgentMetrics(model="m", stream=StreamMetrics(), retries=2, retry_delay_ms=5.0))
+    record = stored(sink)[0]
+    assert (record.stream, record.retry_delay_ms, record.retries) == (None, 0.0, 2)
+
+
+def test_two_collectors_never_share() -> None:
+    first, second = InMemoryMetricsSink(), InMemoryMetricsSink()
+    one, two = MetricsCollector(sinks=[first]), MetricsCollector(sinks=[second])
+    one.record(AgentMetrics(model="m"))
+    assert (len(stored(first)), len(stored(second))) == (1, 0)
+    assert two.sinks == [second]
+
+
+def test_flush_and_shutdown_are_idempotent_and_work_from_any_thread() -> None:
+    sink = InMemoryMetricsSink()
+    collector = MetricsCollector(sinks=[sink])
+    collector.record(AgentMetrics(model="m"))
+    threads = [threading.Thread(target=method) for method in [collector.flush_sync, collector.shutdown_sync] * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+        assert not thread.is_alive()
+
+    async def twice() -> None:
+        assert (await collector.flush()).complete
+        assert (await collector.shutdown()).complete
+        assert (await collector.shutdown()).complete
+
+    asyncio.run(twice())
+    assert len(stored(sink)) == 1
+
+
+def test_flush_says_what_still_waits() -> None:
+    gate = threading.Event()
+
+    class Stuck:
+        def send(self, batch: Any, deadline: float) -> Delivered:
+            gate.wait(30)
+            return Delivered()
+
+    collector = MetricsCollector(sinks=[Stuck()])
+    collector.record(AgentMetrics(model="m"))
+    report = collector.flush_sync(0.2)
+    assert not report.complete and report.waiting == {"Stuck": 1}
+    gate.set()
+    assert collector.flush_sync(20).complete
+
+
+def test_one_sinks_trouble_is_nobody_elses() -> None:
+    gate = threading.Event()
+
+    class Stuck:
+        def send(self, batch: Any, deadline: float) -> Delivered:
+            gate.wait(30)
+            return Delivered()
+
+    good = InMemoryMetricsSink()
+    collector = MetricsCollector(MetricsConfig(batch_size=1, max_queue=50), sinks=[Stuck(), good])
+    for _ in range(200):
+        collector.record(AgentMetrics(model="m"))
+        collector._router.drain()
+    assert len(stored_now(good)) == 200
+    gate.set()
+    assert collector.flush_sync(20).complete
+    assert collector.stats().balanced
+
+
+def stored_now(sink: InMemoryMetricsSink) -> list[AgentMetrics]:
+    return asyncio.run(sink.get_metrics())
+
+
+def test_configure_replaces_the_processs_collector_and_flushes_the_former() -> None:
+    sink = InMemoryMetricsSink()
+    former = configure(sinks=[sink])
+    assert get_metrics_collector() is former
+    with meter_call(model="llama3", provider="ollama") as call:
+        call.output_tokens = 3
+    latter = configure(sinks=[InMemoryMetricsSink()])
+    assert get_metrics_collector() is latter is not former
+    assert former.stats().passed == 1
+
+
+def test_without_configuration_the_newest_calls_are_kept_in_memory() -> None:
+    with meter_call(model="llama3", provider="ollama"):
+        pass
+    (sink,) = get_metrics_collector().sinks
+    assert isinstance(sink, InMemoryMetricsSink) and len(stored(sink)) == 1
+
+
+def test_the_environment_names_sinks(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("TELLMETER_SINKS", f"sqlite:///{tmp_path}/calls.db, memory:")
+    assert [type(sink).__name__ for sink in get_metrics_collector().sinks] == [
+        "SQLiteMetricsSink",
+        "InMemoryMetricsSink",
+    ]
+    get_metrics_collector().shutdown_sync()
+
+
+def test_a_bad_environment_raises_in_configure_but_never_into_a_call(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TELLMETER_SINKS", "nonsense://user:secret@host/x")
+    with pytest.raises(ConfigError):
+        configure()
+    with caplog.at_level("WARNING", "tellmeter"), meter_call(model="m"):
+        pass
+    assert "nothing is metered" in caplog.text
+    assert "secret" not in caplog.text
+    assert not get_metrics_collector().config.enabled
+
+
+def test_a_config_of_the_wrong_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match="MetricsConfig"):
+        MetricsCollector({"enabled": True})  # type: ignore[arg-type]
+
+
+def test_public_names_are_sorted_complete_and_load() -> None:
+    assert tellmeter.__all__ == sorted(tellmeter.__all__)
+    for name in tellmeter.__all__:
+        assert getattr(tellmeter, name) is not None
+    with pytest.raises(AttributeError):
+        _ = tellmeter.nonsense
