@@ -355,8 +355,14 @@ def main() -> None:
     ours = results.get("tellmeter")
     for subject, found in results.items():
         if ours and subject != "tellmeter":
-            ratios = {kind: found[kind]["cpu"] / ours[kind]["cpu"] for kind in KINDS if ours[kind]["cpu"] > 0 and kind != "http"}
-            print(f"{subject} costs, in CPU: " + ", ".join(f"{kind} {ratio:.1f}x ours" for kind, ratio in ratios.items()))
+            ratios = {
+                kind: found[kind]["cpu"] / ours[kind]["cpu"]
+                for kind in KINDS
+                if ours[kind]["cpu"] > 0 and kind != "http"
+            }
+            print(
+                f"{subject} costs, in CPU: " + ", ".join(f"{kind} {ratio:.1f}x ours" for kind, ratio in ratios.items())
+            )
 
 
 if __name__ == "__main__":

@@ -68,7 +68,9 @@ def put_cost(threads: int, put) -> float:
 
 
 def throughput(sink, made: list[AgentMetrics]) -> float:
-    collector = MetricsCollector(MetricsConfig(max_queue=1_000_000, max_queue_bytes=2**34, batch_size=500), sinks=[sink])
+    collector = MetricsCollector(
+        MetricsConfig(max_queue=1_000_000, max_queue_bytes=2**34, batch_size=500), sinks=[sink]
+    )
     started = time.perf_counter()
     for record in made:
         collector.record(record)
@@ -99,7 +101,11 @@ def main() -> None:
     theirs = {threads: put_cost(threads, lambda: handler.enqueue(entry)) for threads in (1, 8)}
     listener.stop()
     for threads, cost in ours.items():
-        beside = f"   logging's QueueHandler {theirs[threads]:8.0f} ns: {theirs[threads] / cost:.1f}x ours" if threads in theirs else ""
+        beside = (
+            f"   logging's QueueHandler {theirs[threads]:8.0f} ns: {theirs[threads] / cost:.1f}x ours"
+            if threads in theirs
+            else ""
+        )
         print(f"record(), {threads} threads              {cost:8.0f} ns{beside}")
 
     with tempfile.TemporaryDirectory() as folder:

@@ -63,7 +63,41 @@ _WHERE = {
     "tags": "context",
     "uninstrument": "wire.hooks",
 }
-__all__ = sorted(_WHERE)
+__all__ = [
+    "AgentMetrics",
+    "BatchingMetricsSink",
+    "Call",
+    "CollectorStats",
+    "ConfigError",
+    "ConsoleMetricsSink",
+    "Delivered",
+    "FlushReport",
+    "InMemoryMetricsSink",
+    "JSONLMetricsSink",
+    "MetricsCollector",
+    "MetricsConfig",
+    "MetricsFilter",
+    "MetricsSink",
+    "MetricsStore",
+    "MetricsSummary",
+    "MissingExtra",
+    "Partial",
+    "Rejected",
+    "RetryLater",
+    "SQLiteMetricsSink",
+    "SchemaTooNew",
+    "SinkStats",
+    "StoreError",
+    "StreamMetrics",
+    "TellmeterError",
+    "TooLarge",
+    "configure",
+    "get_metrics_collector",
+    "instrument",
+    "meter_call",
+    "tags",
+    "uninstrument",
+]
 
 
 def __getattr__(name: str) -> Any:

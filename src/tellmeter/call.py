@@ -48,11 +48,11 @@ def status_of(error: BaseException) -> str:
 
 
 class Call:
-    """One call in progress. As a context manager (sync or async) it ends with its block, by the block's exception if any.
+    """One call in progress. As a context manager (sync or async) it ends with its block, by its exception if any.
 
-    What the caller learns may be set on it while it runs: `model`, `response_model`, `provider`, `operation`, `input_tokens`,
-    `output_tokens`, `cached_tokens`, `cache_write_tokens`, `reasoning_tokens`, `tokens_estimated`, `cost_usd`,
-    `finish_reason`, `tools_used`, `request_id`, `retries`, `retry_delay_ms`, `status_code`, `tags`.
+    What the caller learns may be set on it while it runs: `model`, `response_model`, `provider`, `operation`,
+    `input_tokens`, `output_tokens`, `cached_tokens`, `cache_write_tokens`, `reasoning_tokens`, `tokens_estimated`,
+    `cost_usd`, `finish_reason`, `tools_used`, `request_id`, `retries`, `retry_delay_ms`, `status_code`, `tags`.
     A failure in setting, pricing or recording never reaches the block.
     """
 
@@ -152,7 +152,6 @@ class Call:
     def finish(self) -> AgentMetrics | None:
         """Make the record; None for what turns out to be no LLM call."""
         status = self._status or "success"
-        failed = status != "success"
         usage = Usage(
             input_tokens=self.input_tokens,
             output_tokens=self.output_tokens,
@@ -165,7 +164,7 @@ class Call:
             usage=usage,
             status=status,
             error_class=self._error[0] if self._error else None,
-            error_category=error_category(self.status_code, None, None, self._error) if failed and self._error else None,
+            error_category=error_category(self.status_code, None, None, self._error) if self._error else None,
             stream=self._manual_stream(status),
         )
 

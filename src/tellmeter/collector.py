@@ -15,6 +15,7 @@ import msgspec
 
 from . import counts
 from .call import Call
+from .cleaning import clean_tags
 from .config import SINKS_VARIABLE, MetricsConfig
 from .errors import ConfigError
 from .pipeline import lifecycle
@@ -25,7 +26,7 @@ from .pipeline.ledger import CollectorStats, FlushReport
 from .pipeline.router import Router
 from .pipeline.select import Selection
 from .prices import PriceBook
-from .records import AgentMetrics, clean_tags
+from .records import AgentMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,9 @@ class MetricsCollector:
             return MemoryLane(name, sink)
         if not callable(getattr(sink, "send", None)):
             if not callable(getattr(sink, "record", None)) and not callable(getattr(sink, "record_batch", None)):
-                raise ConfigError(f"{base} is no sink: it needs record(metrics), send(batch, deadline) or write(record)")
+                raise ConfigError(
+                    f"{base} is no sink: it has no record(metrics), send(batch, deadline) or write(record)"
+                )
             sink = RecordSink(sink)
         return ThreadLane(
             name,
@@ -123,7 +126,7 @@ class MetricsCollector:
     # ------------------------------------------------------------------ recording
 
     def record(self, metrics: AgentMetrics) -> None:
-        """Take a finished record. Never blocks, never raises; usable from any thread, task, signal handler or `__del__`."""
+        """Take a finished record. Never blocks, never raises; fit for any thread, task, signal handler or `__del__`."""
         if self.config.enabled:
             self._router.put(metrics, RECORD_BYTES)
 
@@ -142,9 +145,7 @@ class MetricsCollector:
         operation: str = "chat",
     ) -> Call:
         """A call that no hook sees: `with` or `async with`; tokens and so on are set on what it yields."""
-        return Call(
-            self, provider=provider, model=model, method=method, request_id=request_id, operation=operation
-        )
+        return Call(self, provider=provider, model=model, method=method, request_id=request_id, operation=operation)
 
     def observe(self, observer: Observer) -> None:
         """Call `observer(record)` on the router thread for every call, before filters and sampling."""
@@ -153,7 +154,7 @@ class MetricsCollector:
     # ------------------------------------------------------------------ settling
 
     def flush_sync(self, timeout: float | None = None) -> FlushReport:
-        """Bring everything recorded so far to the sinks; returns at `timeout` seconds (config's `flush_timeout_seconds`)."""
+        """Bring everything recorded so far to the sinks, within `timeout` seconds (`flush_timeout_seconds`)."""
         started = time.monotonic()
         deadline = started + (self.config.flush_timeout_seconds if timeout is None else timeout)
         self._router.drain(deadline - time.monotonic())
@@ -325,7 +326,7 @@ _process_collector: MetricsCollector | None = None
 
 
 def configure(config: MetricsConfig | None = None, *, sinks: Iterable[Any] = ()) -> MetricsCollector:
-    """Set up the process's collector, which `instrument()` and `meter_call()` record to. Called again, it replaces the former one.
+    """Set up the process's collector, which `instrument()` and `meter_call()` record to; again, to replace it.
 
     Args:
         config: the settings; the environment's (`MetricsConfig.from_env()`) without one.
@@ -368,7 +369,7 @@ def _make_collector(config: MetricsConfig | None, sinks: Iterable[Any]) -> Metri
 
 
 def _collector_of_the_environment() -> MetricsCollector:
-    """As `configure()`, but a bad environment must not break the call that came first: it disables metering, and says so once."""
+    """As `configure()`, but a bad environment must not break the call that came first: it is told, and metering off."""
     try:
         return _make_collector(None, ())
     except Exception as error:

@@ -11,8 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from .cleaning import clean_tags
 from .errors import ConfigError
-from .records import AgentMetrics, clean_tags
+from .records import AgentMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +27,11 @@ class MetricsFilter(Protocol):
 
 
 class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """How calls are metered. Checked when it is made: a bad value is one `ConfigError` that names field, value and range.
+    """How calls are metered. A bad value is one `ConfigError` that names field, value and range, when it is made.
 
     enabled: False makes neither records nor counts.
-    batch_size, batch_timeout_seconds: a lane hands its sink a batch when this many records wait, or the oldest waits this long.
+    batch_size, batch_timeout_seconds: a sink that does I/O gets a batch when this many records wait, or one waits
+        this long.
     enable_streaming_metrics: False leaves `record.stream` None.
     enable_reliability_metrics: False leaves the reliability fields (`retry_delay_ms`) out; retries are still counted.
     enable_cost_tracking: False leaves `cost_usd` None.
@@ -38,8 +40,8 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
         applies to calls that failed, else the streaming one to streams, else the request's; one draw a call, by its id.
     tags: on every record, under the tags of the running code.
     providers: host (or `host:port`) -> provider name, before the built-in table.
-    prices: model or `provider/model` -> US dollars per million tokens: `{"input": 2.5, "output": 10, "cache_read": 1.25,
-        "cache_write": 3.125}`; before the price book.
+    prices: model, `provider/model` or `provider/*` -> US dollars per million tokens, before the price book:
+        `{"input": 2.5, "output": 10, "cache_read": 1.25, "cache_write": 3.125}`.
     discounts: provider -> share (0..1) taken off the price book.
     max_queue, max_queue_bytes: bounds of the hand-off to the router thread, and of each lane.
     flush_timeout_seconds: deadline of `flush` and `shutdown` where none is given.
@@ -96,9 +98,10 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
         """The settings of the environment; `given` wins over it.
 
         Reads `TELLMETER_<FIELD>` (as `TELLMETER_BATCH_SIZE=500`) and, after it, the names that the setup guide used:
-        METRICS_ENABLED, METRICS_BATCH_SIZE, METRICS_BATCH_TIMEOUT, ENABLE_STREAMING_METRICS, ENABLE_RELIABILITY_METRICS,
-        ENABLE_COST_TRACKING, REQUEST_SAMPLING_RATE, STREAMING_SAMPLING_RATE, ERROR_SAMPLING_RATE. Mappings are written
-        `name=value,name=value`. An unknown `TELLMETER_*` variable is a warning, a bad value a `ConfigError` that names it.
+        METRICS_ENABLED, METRICS_BATCH_SIZE, METRICS_BATCH_TIMEOUT, ENABLE_STREAMING_METRICS,
+        ENABLE_RELIABILITY_METRICS, ENABLE_COST_TRACKING, REQUEST_SAMPLING_RATE, STREAMING_SAMPLING_RATE,
+        ERROR_SAMPLING_RATE. Mappings are written `name=value,name=value`. An unknown `TELLMETER_*` variable is a
+        warning, a bad value a `ConfigError` that names it.
         """
         env = os.environ if environ is None else environ
         values: dict[str, Any] = {}
@@ -230,7 +233,7 @@ _KNOWN_VARIABLES = {variable for sources in _SOURCES.values() for variable in so
 
 
 def default_store_url(environ: Mapping[str, str] | None = None) -> str:
-    """The store that every command uses where none is named: `TELLMETER_STORE`, else a file of the user's data folder."""
+    """The store of every command where none is named: `TELLMETER_STORE`, else a file of the user's data folder."""
     env = os.environ if environ is None else environ
     if env.get(STORE_VARIABLE, "").strip():
         return env[STORE_VARIABLE].strip()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import NamedTuple, TypeVar
 
-from .records import clean_tags
+from .cleaning import clean_tags
 
 T = TypeVar("T")
 _NO_TAGS: Mapping[str, str] = {}

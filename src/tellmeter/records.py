@@ -9,28 +9,29 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 import msgspec
 from msgspec.structs import force_setattr
 
-from .counts import count
-
-MAX_INT = 2**63 - 1
-MAX_TAGS = 32
-MAX_TOOLS = 64
-TAG_NAME_LENGTH = 64
-TEXT_LENGTH = 256
-MODEL_LENGTH = 2048  # the longest ARN that AWS accepts
+from .cleaning import (
+    MAX_INT,
+    MODEL_LENGTH,
+    TEXT_LENGTH,
+    changed,
+    clean_float,
+    clean_int,
+    clean_names,
+    clean_optional_float,
+    clean_optional_text,
+    clean_tags,
+    clean_text,
+    replaced,
+)
 
 STATUSES = frozenset({"success", "error", "timeout", "cancelled", "closed_early", "abandoned", "rejected"})
 FAILURES = frozenset({"error", "timeout", "rejected"})
-STREAM_STATUSES = frozenset(
-    {"pending", "streaming", "completed", "error", "cancelled", "closed_early", "abandoned"}
-)
+STREAM_STATUSES = frozenset({"pending", "streaming", "completed", "error", "cancelled", "closed_early", "abandoned"})
 # What a status says of the cause where nobody said more.
 _STATUS_CATEGORY = {
     "error": "unknown",
@@ -40,8 +41,6 @@ _STATUS_CATEGORY = {
     "abandoned": "cancelled",
     "rejected": "circuit_open",
 }
-
-_UNCLEAN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def uuid7() -> str:
@@ -56,9 +55,10 @@ def uuid7() -> str:
 class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What is known about one stream, while it runs and at its end.
 
-    `start_time` and `current_time` are Unix *milliseconds* (as in the streaming guide that these names come from); every other
-    time is a duration in milliseconds by a monotonic clock. Chunks are provider events; bytes are body bytes as the
-    application reads them. Gaps are waits for the provider, so a slow application is not blamed on it.
+    `start_time` and `current_time` are Unix *milliseconds* (as in the streaming guide that these names come from);
+    every other time is a duration in milliseconds by a monotonic clock. Chunks are provider events; bytes are body
+    bytes as the application reads them. Gaps are waits for the provider, so a slow application is not blamed on it;
+    `jitter_ms` is the mean difference between one gap and the next.
     """
 
     stream_id: str = ""
@@ -110,15 +110,11 @@ class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_de
         if self.last_error is not None:
             force_setattr(self, "last_error", clean_optional_text(self.last_error, "last_error", TEXT_LENGTH))
         if self.status not in STREAM_STATUSES:
-            _changed("stream.status")
+            changed("stream.status")
             force_setattr(self, "status", "error" if self.last_error else "completed")
 
 
-_STREAM_FLOATS = tuple(
-    name
-    for name, kind in StreamMetrics.__annotations__.items()
-    if kind == "float"
-)
+_STREAM_FLOATS = tuple(name for name, kind in StreamMetrics.__annotations__.items() if kind == "float")
 _STREAM_INTS = tuple(name for name, kind in StreamMetrics.__annotations__.items() if kind == "int")
 _STREAM_OPTIONAL = ("time_to_first_chunk_ms", "time_to_first_token_ms")
 _STREAM_TEXT = (("stream_id", 64), ("provider", 64), ("model", MODEL_LENGTH))
@@ -128,8 +124,8 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_def
     """One logical LLM call, however it ended. Only `model` is required.
 
     `timestamp` is Unix seconds at the start; `latency_ms` the whole call, retries included. `cached_tokens` and
-    `cache_write_tokens` are parts of `input_tokens`, `reasoning_tokens` of `output_tokens`. `cost_usd` is None where the
-    price is unknown and 0.0 only for what is free. Texts of prompts, answers and exceptions have no place here.
+    `cache_write_tokens` are parts of `input_tokens`, `reasoning_tokens` of `output_tokens`. `cost_usd` is None where
+    the price is unknown and 0.0 only for what is free. Texts of prompts, answers and exceptions have no place here.
     """
 
     model: str
@@ -225,7 +221,7 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_def
         elif type(self.tags) is not dict:
             force_setattr(self, "tags", {})
         if self.stream is not None and type(self.stream) is not StreamMetrics:
-            _changed("stream")
+            changed("stream")
             force_setattr(self, "stream", None)
         if self.status != "success" or self.error_class is not None:
             self._settle_status()
@@ -236,28 +232,28 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_def
         for name in _INTS:
             force_setattr(self, name, clean_int(getattr(self, name), name))
         rate = clean_float(self.sample_rate, "sample_rate")
-        force_setattr(self, "sample_rate", rate if rate <= 1.0 else _changed("sample_rate", 1.0))
+        force_setattr(self, "sample_rate", rate if rate <= 1.0 else replaced("sample_rate", 1.0))
         if type(self.tokens_estimated) is not bool:
-            _changed("tokens_estimated")
+            changed("tokens_estimated")
             force_setattr(self, "tokens_estimated", self.tokens_estimated in (1, "true", "True"))
         if self.cost_usd is not None:
             force_setattr(self, "cost_usd", clean_optional_float(self.cost_usd, "cost_usd"))
         if self.status_code is not None:
             code = clean_int(self.status_code, "status_code")
-            force_setattr(self, "status_code", code if 0 < code <= 999 else _changed("status_code", None))
+            force_setattr(self, "status_code", code if 0 < code <= 999 else replaced("status_code", None))
         if self.cached_tokens + self.cache_write_tokens > self.input_tokens:
-            _changed("cached_tokens")
+            changed("cached_tokens")
             written = min(self.cache_write_tokens, self.input_tokens)
             force_setattr(self, "cache_write_tokens", written)
             force_setattr(self, "cached_tokens", min(self.cached_tokens, self.input_tokens - written))
         if self.reasoning_tokens > self.output_tokens:
-            _changed("reasoning_tokens")
+            changed("reasoning_tokens")
             force_setattr(self, "reasoning_tokens", self.output_tokens)
 
     def _settle_status(self) -> None:
         """A call with an error class did not succeed, and one that did not succeed has a category."""
         if self.status not in STATUSES:
-            _changed("status")
+            changed("status")
             force_setattr(self, "status", "error" if self.error_class else "success")
         if self.status == "success" and self.error_class is not None:
             force_setattr(self, "status", "error")
@@ -288,11 +284,11 @@ _OPTIONAL_TEXT = (
 
 
 class MetricsSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Many calls in one view. Percentiles are exact, interpolated linearly between ranks (numpy's default), from one call on.
+    """Many calls in one view. Percentiles are exact, linear between ranks (numpy's default), from one call on.
 
-    `error_rate` is the share (0..1) of calls that ended in error, timeout or rejected; what the application cancelled or
-    closed early is no error. `total_cost` adds the known costs in US dollars, `unpriced` counts the calls without one. The
-    time-to-first-token percentiles are over streams, None without any.
+    `error_rate` is the share (0..1) of calls that ended in error, timeout or rejected; what the application cancelled
+    or closed early is no error. `total_cost` adds the known costs in US dollars, `unpriced` counts the calls without
+    one. The time-to-first-token percentiles are over streams, None without any.
     """
 
     count: int = 0
@@ -318,107 +314,3 @@ class MetricsSummary(msgspec.Struct, frozen=True, kw_only=True):
     providers: dict[str, int] = {}
     models: dict[str, int] = {}
     errors: dict[str, int] = {}
-
-
-def _changed(field: str, value: Any = None) -> Any:
-    count("sanitised", field)
-    return value
-
-
-def _number(value: object, field: str) -> float | int | None:
-    """A plain Python number for what is one (numpy scalars and Decimal too), else None; not NaN."""
-    kind = type(value)
-    if kind is not float and kind is not int:
-        _changed(field)
-        if value is None or isinstance(value, (str, bytes)):
-            return None
-        try:
-            # `__index__` for ints of other libraries, `__float__` for the rest.
-            value = int(value) if hasattr(value, "__index__") else float(value)  # type: ignore[call-overload, arg-type]
-        except Exception:
-            return None
-    assert isinstance(value, (int, float))
-    return None if value != value else value
-
-
-def clean_float(value: object, field: str) -> float:
-    """A finite float that is not negative; 0.0 for what is no number."""
-    return clean_optional_float(0.0 if value is None else value, field) or 0.0
-
-
-def clean_optional_float(value: object, field: str) -> float | None:
-    """As `clean_float`, but None for what is no number."""
-    if value is None:
-        return None
-    number = _number(value, field)
-    if number is None:
-        return _changed(field, None)  # type: ignore[no-any-return]
-    try:
-        result = float(number)
-    except OverflowError:
-        result = math.inf
-    if not 0.0 <= result < math.inf:
-        _changed(field)
-        return 0.0 if result < 0 else None
-    return result
-
-
-def clean_int(value: object, field: str) -> int:
-    """An int in 0..2**63-1; 0 for what is no number."""
-    number = _number(value, field)
-    if number is None:
-        return _changed(field, 0)  # type: ignore[no-any-return]
-    if number == math.inf or number > MAX_INT:
-        return _changed(field, MAX_INT)  # type: ignore[no-any-return]
-    if number < 0:
-        return _changed(field, 0)  # type: ignore[no-any-return]
-    return int(number)
-
-
-def clean_text(value: object, field: str, limit: int) -> str:
-    """Valid UTF-8 of at most `limit` characters; control characters and lone surrogates become U+FFFD."""
-    if type(value) is not str:
-        _changed(field)
-        if value is None:
-            return ""
-        try:
-            value = str(value)
-        except Exception:
-            return ""
-    if len(value) > limit:
-        _changed(field)
-        value = value[:limit]
-    if not value.isprintable() and _UNCLEAN.search(value):
-        _changed(field)
-        value = _UNCLEAN.sub("\ufffd", value)
-    return value
-
-
-def clean_optional_text(value: object, field: str, limit: int) -> str | None:
-    """As `clean_text`; an empty text is None."""
-    return None if value is None else clean_text(value, field, limit) or None
-
-
-def clean_names(values: Iterable[object], field: str) -> tuple[str, ...]:
-    """At most 64 names of at most 256 characters."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        values = (values,)
-    names = tuple(clean_text(value, field, TEXT_LENGTH) for value in values)
-    return names if len(names) <= MAX_TOOLS else _changed(field, names[:MAX_TOOLS])  # type: ignore[no-any-return]
-
-
-def clean_tags(given: object) -> dict[str, str]:
-    """At most 32 tags, names of at most 64 characters, values of at most 256; a None value drops its tag."""
-    if not isinstance(given, Mapping):
-        return _changed("tags", {})  # type: ignore[no-any-return]
-    kept: dict[str, str] = {}
-    for name, value in given.items():
-        if value is None:
-            continue
-        if len(kept) >= MAX_TAGS:
-            _changed("tags")
-            break
-        if type(value) is not str and isinstance(value, (bool, int, float)):
-            value = str(value)  # a tag is a text by nature: numbers are no fault
-        kept[clean_text(name, "tags", TAG_NAME_LENGTH)] = clean_text(value, "tags", TEXT_LENGTH)
-    return kept

@@ -1,6 +1,6 @@
-"""What the README and docs/ show is run: Python blocks of a page one after the other, `tellmeter` commands as written. The SDKs talk to the simulator.
+"""What the README and docs/ show is run: Python blocks of a page one after the other, `tellmeter` commands as written.
 
-A comment on the line before a block steers it:
+The SDKs talk to the simulator. A comment on the line before a block steers it:
 - `<!-- file: app.py -->`  the block is also written to that file, for the commands below it;
 - `<!-- not run: why -->`  a console block that cannot run here. Python blocks have no such way out.
 """
@@ -127,6 +127,7 @@ def test_console_blocks_run(page, environment, tmp_path):
                 check=False,
             )
             assert run.returncode == 0, f"{name(page)}:{block.line}: {command}\n{run.stdout}{run.stderr}"
+            assert "no LLM call" not in run.stderr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

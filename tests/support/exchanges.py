@@ -16,8 +16,9 @@ import pytest
 
 SHARED = Path(os.environ.get("TELLMETER_SHARED") or Path(__file__).parents[3] / "shared")
 EXCHANGES = SHARED / "data" / "exchanges"
-# The formats of the openai and anthropic SDKs.
+# The formats of the openai and anthropic SDKs; some providers' embeddings (and Ollama's at /api) have their own.
 APIS = ("chat.completions", "completions", "responses", "embeddings", "messages", "messages.count_tokens")
+OTHER_FORMATS = {(provider, "embeddings") for provider in ("cohere", "gemini", "ollama", "vertex")}
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def pairs() -> list[tuple[str, str]]:
         return []
     names = sorted({file.name.removesuffix(".jsonl").removesuffix(".stream") for file in EXCHANGES.glob("*.jsonl")})
     found = [tuple(name.split(".", 1)) for name in names]
-    return [(provider, api) for provider, api in found if api in APIS]
+    return [(provider, api) for provider, api in found if api in APIS and (provider, api) not in OTHER_FORMATS]
 
 
 def parts(body: bytes, size: int) -> Iterator[bytes]:

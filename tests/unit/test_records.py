@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tellmeter import AgentMetrics, StreamMetrics, counts
-from tellmeter.records import MAX_INT, MAX_TAGS, MODEL_LENGTH, STATUSES, TEXT_LENGTH, uuid7
+from tellmeter.cleaning import MAX_INT, MAX_TAGS, MODEL_LENGTH, TEXT_LENGTH
+from tellmeter.records import STATUSES, uuid7
 
 ANYTHING = st.one_of(
     st.none(),

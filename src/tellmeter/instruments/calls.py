@@ -14,10 +14,10 @@ def meter_call(
     method: str = "generate",
     request_id: str | None = None,
 ) -> Call:
-    """Meter a block as one LLM call: `with meter_call(provider="ollama", model="llama3") as call: ...`, or `async with`.
+    """Meter a block of one's own code as one LLM call, with `with` or `async with`.
 
-    What the block learns is set on `call` (`call.input_tokens = 12`); an exception of the block is recorded by its class
-    and goes on. `method="stream"` makes it a stream, whose first token `call.first_token()` notes.
+    What the block learns is set on the call that it gets (`call.input_tokens = 12`); an exception of the block is
+    recorded by its class and goes on. `method="stream"` makes it a stream; `call.first_token()` notes the first token.
     """
     return get_metrics_collector().track_request(
         provider=provider, model=model, operation=operation, method=method, request_id=request_id

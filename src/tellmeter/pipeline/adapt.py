@@ -1,4 +1,4 @@
-"""Users' own sinks, as they are written in the guides: `record` and `flush`, async or sync, driven on a lane's thread."""
+"""Users' own sinks, as the guides write them: `record` and `flush`, async or sync, driven on a lane's thread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from .outcome import Delivered, Outcome, Partial
 class RecordSink:
     """Gives a sink with `record(metrics)` and `flush()` the shape of a batch sink.
 
-    Coroutines run on an event loop of the lane, made when the first one appears. A record that raises is rejected alone.
+    Coroutines run on an event loop of the lane, made when the first one appears. A record that raises is rejected
+    alone.
     """
 
     def __init__(self, sink: Any) -> None:

@@ -24,7 +24,7 @@ def note(where: str, error: BaseException) -> None:
 
 
 def guarded(where: str, function: Callable[..., T], *arguments: object, default: T) -> T:
-    """`function(*arguments)`, or `default` when it raises; only for tellmeter's own threads and exit, where nothing may escape."""
+    """`function(*arguments)`, or `default` whatever it raises; for tellmeter's own threads and the exit only."""
     try:
         return function(*arguments)
     except BaseException as error:

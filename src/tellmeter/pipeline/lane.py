@@ -1,4 +1,4 @@
-"""One lane a sink: a bounded queue and, where the sink does I/O, a thread, so that one sink's trouble is nobody else's."""
+"""One lane a sink: a bounded queue and, for I/O, a thread, so that one sink's trouble is nobody else's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ATTEMPT_SECONDS = 10.0
 BACKOFF_FIRST = 0.5
 BACKOFF_LONGEST = 30.0
 RETRY_AFTER_LONGEST = 300.0
-FORK_SECONDS = 0.5  # how long a fork waits for a sink at work; one that hangs on its network must not hold up the program
+FORK_SECONDS = 0.5  # how long a fork waits for a sink at work; one that hangs must not hold up the program
 
 
 class BatchSink(Protocol):
@@ -210,7 +210,7 @@ class ThreadLane:
             )
 
     def before_fork(self) -> None:
-        """Wait, briefly, until the sink is not at work: a C library's lock taken then (SQLite's) stays taken in the child."""
+        """Wait, briefly, until the sink is not at work: a C library's lock (SQLite's) would stay taken in the child."""
         self._forking = self._at_work.acquire(timeout=FORK_SECONDS)
 
     def after_fork_in_parent(self) -> None:
@@ -276,7 +276,7 @@ class ThreadLane:
                     self._changed.wait()
 
     def _take(self) -> list[AgentMetrics]:
-        batch = []
+        batch: list[AgentMetrics] = []
         while self._queue and len(batch) < self._batch_size:
             record, size = self._queue.popleft()
             self._bytes -= size
@@ -327,7 +327,7 @@ class ThreadLane:
         return Rejected("no_outcome")
 
     def _back_off(self, failures: int, after: float | None) -> int:
-        """Wait before the next attempt (full jitter, the backend's own wish respected up to 5 minutes); returns failures + 1."""
+        """Wait before the next attempt, with full jitter, and as the backend wishes up to 5 minutes; failures + 1."""
         longest = min(BACKOFF_LONGEST, BACKOFF_FIRST * 2.0 ** min(failures, 16))
         wished = after if after is not None and math.isfinite(after) and after > 0 else 0.0
         until = time.monotonic() + max(random.uniform(0, longest), min(wished, RETRY_AFTER_LONGEST))

@@ -51,7 +51,7 @@ def join(one: Lived) -> None:
 
 
 def hook_exit() -> None:
-    """See to it that this process's exit is told; once a process, so it is called again when a forked child gets busy."""
+    """See to it that this process's exit is told; asked again when a forked child gets busy."""
     global _hooked_generation
     if _hooked_generation == _generation:
         return

@@ -27,8 +27,8 @@ _RING_EVERY = 512
 class Router:
     """A bounded queue and the thread that empties it. `handle` gets lists of at most 128 items, one list at a time.
 
-    `size_of(item)` estimates what an item holds in bytes. The byte bound is approximate (unlocked additions), the number of refused
-    items is exact.
+    `size_of(item)` estimates what an item holds in bytes. The byte bound is approximate (unlocked additions), the
+    number of refused items is exact.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Router:
         return True
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Pass on, in the calling thread, what waited when it was called. False when that took longer than `timeout` seconds.
+        """Pass on, in the calling thread, what waited when it was called; False when `timeout` seconds did not do.
 
         With `timeout=0` it does one slice at most, and only if nobody else is at it.
         """

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from msgspec.structs import force_setattr
 
-from ..config import MetricsConfig
+from ..config import MetricsConfig, MetricsFilter
 from ..records import AgentMetrics
 from .guard import note
 
@@ -18,7 +18,9 @@ class Selection:
     """The filters and sampling rates of one configuration."""
 
     def __init__(self, config: MetricsConfig) -> None:
-        self._tests: list[Test] = [getattr(one, "should_collect", one) for one in config.filters]
+        self._tests: list[Test] = [
+            one.should_collect if isinstance(one, MetricsFilter) else one for one in config.filters
+        ]
         self._request = config.request_sampling_rate
         self._stream = config.streaming_sampling_rate
         self._error = config.error_sampling_rate

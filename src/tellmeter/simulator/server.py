@@ -22,6 +22,7 @@ from .traffic import Traffic
 if TYPE_CHECKING:
     import uvicorn
 
+_ACCEPT_SECONDS = 0.02  # for connections that were accepted but are not yet known
 _HOST = "127.0.0.1"  # it answers whoever asks, so it is for this machine only
 
 
@@ -58,7 +59,6 @@ class SimulatorServer:
         self.port = 0
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def url(self) -> str:
@@ -94,12 +94,8 @@ class SimulatorServer:
         return self
 
     def _run(self, server: uvicorn.Server, listener: socket.socket, ready: threading.Event) -> None:
-        async def serve() -> None:
-            self._loop = asyncio.get_running_loop()
-            await server.serve(sockets=[listener])
-
         try:
-            asyncio.run(serve())
+            asyncio.run(server.serve(sockets=[listener]))
         finally:
             ready.set()  # whatever happened, nobody waits for it
             listener.close()
@@ -107,20 +103,9 @@ class SimulatorServer:
     def stop(self) -> None:
         """Drop every connection, also in the middle of a stream, and end. A second call does nothing."""
         server, self._server = self._server, None
-        if server is None or self._thread is None or self._loop is None:
-            return
-
-        def drop() -> None:
+        if server is not None and self._thread is not None:
             server.should_exit = True
-            for connection in list(server.server_state.connections):
-                if (transport := getattr(connection, "transport", None)) is not None:
-                    transport.abort()
-
-        try:
-            self._loop.call_soon_threadsafe(drop)
-        except RuntimeError:
-            pass  # it has ended by itself
-        self._thread.join()
+            self._thread.join()
 
     def __enter__(self) -> SimulatorServer:
         return self.start()
@@ -132,7 +117,8 @@ class SimulatorServer:
 
 
 def _listen(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off only where the protocol is named, and with it every event waits for an ACK.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     if os.name == "posix":  # elsewhere it lets two servers have one port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -167,6 +153,14 @@ def _server_class() -> Any:
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
             self._ready.set()
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            for server in self.servers:
+                server.close()
+            await asyncio.sleep(_ACCEPT_SECONDS)
+            for connection in list(self.server_state.connections):
+                connection.transport.abort()
+            await super().shutdown(sockets)
 
     def make(app: Simulator, ready: threading.Event) -> uvicorn.Server:
         config = uvicorn.Config(

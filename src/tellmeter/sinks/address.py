@@ -39,7 +39,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True):
         for name, text in self.options.items():
             if name not in parsers:
                 known = f"its options are {', '.join(parsers)}" if parsers else "it has none"
-                raise ConfigError(f"{name} is no option of {self.scheme}: URLs; {known}")
+                raise ConfigError(f"{name[:40]!r} is no option of {self.scheme}: URLs; {known}")
             try:
                 values[name] = parsers[name](text)
             except ValueError as error:
@@ -80,12 +80,16 @@ def parse(url: object) -> Address:
 
 
 def redact(url: str) -> str:
-    """The URL as it may be shown: `***` for a password, a user without one (it may be a key), and secret options."""
+    """The URL as it may be shown: `***` for a password, a user without one (it may be a key), and secret options.
+
+    What is not printable is replaced, so that a message stays one line.
+    """
 
     def hide(found: re.Match[str]) -> str:
         return f"://{found[1]}:***@" if found[2] else "://***@"
 
-    return _SECRET_OPTION.sub(r"\1***", _USER.sub(hide, url, count=1))
+    shown = _SECRET_OPTION.sub(r"\1***", _USER.sub(hide, url, count=1))
+    return shown if shown.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in shown)
 
 
 def file_path(text: str) -> Path:

@@ -30,15 +30,15 @@ _HOPELESS = {"is_a_directory", "no_such_folder"}
 class JSONLMetricsSink(BatchingMetricsSink):
     """Appends one JSON object per call to a file (0600), one write per batch.
 
-    Several processes may write to the same file: each write is appended whole. A file that was moved or deleted (by
+    Several processes may write to the same file: they take turns by a lock on it. A file that was moved or deleted (by
     logrotate) is made anew at the next batch. What is absent in a line is None or empty, and
     `msgspec.json.decode(line, type=AgentMetrics)` gives the record back. Delivery is at least once: read by `id` where
     that matters.
 
     Args:
         path: the file.
-        max_bytes: rotate before the file would grow larger (`calls.jsonl` to `calls.jsonl.1`, and so on). All processes
-            that write to it must say so, for then they take turns by a lock on the file. A batch is never split.
+        max_bytes: rotate before the file would grow larger (`calls.jsonl` to `calls.jsonl.1`, and so on). A batch is
+            never split.
         backups: how many rotated files to keep.
 
     Raises:
@@ -58,7 +58,6 @@ class JSONLMetricsSink(BatchingMetricsSink):
         self.max_bytes = max_bytes
         self.backups = backups
         self._descriptor: int | None = None
-        self._torn = False  # the file ends within a line
 
     @classmethod
     def from_url(cls, url: str) -> JSONLMetricsSink:
@@ -69,12 +68,8 @@ class JSONLMetricsSink(BatchingMetricsSink):
     def send(self, batch: Sequence[AgentMetrics], deadline: float) -> Outcome:
         """Append the batch with one write."""
         lines = [line(record) for record in batch]
-        data = b"".join(lines)
         try:
-            descriptor = self._open()
-            if self.max_bytes is None:
-                return self._append(descriptor, lines, data)
-            return self._append_in_turn(descriptor, lines, data, deadline)
+            return self._append_in_turn(lines, b"".join(lines), deadline)
         except OSError as error:
             self.close()
             reason = file_reason(error)
@@ -101,9 +96,6 @@ class JSONLMetricsSink(BatchingMetricsSink):
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
             self._descriptor = descriptor
-            size = os.fstat(descriptor).st_size
-            # The last writer may have lost its power within a line.
-            self._torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n" if hasattr(os, "pread") else False
         return self._descriptor
 
     def _is_current(self, descriptor: int) -> bool:
@@ -114,39 +106,21 @@ class JSONLMetricsSink(BatchingMetricsSink):
             return False
         return not stat.S_ISREG(ours.st_mode) or (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
-    def _append(self, descriptor: int, lines: list[bytes], data: bytes) -> Outcome:
-        start = b"\n" if self._torn else b""
-        written = os.write(descriptor, start + data) - len(start)
-        if written == len(data):
-            self._torn = False
-            return Delivered()
-        # A full disk: what stands there whole is delivered, the line that was cut is ended before the next one.
-        whole_lines = 0
-        for text in lines:
-            if written < len(text):
-                break
-            written -= len(text)
-            whole_lines += 1
-        self._torn = written > 0
-        return Partial(retry=tuple(range(whole_lines, len(lines))), reason="disk_full")
-
-    def _append_in_turn(self, descriptor: int, lines: list[bytes], data: bytes, deadline: float) -> Outcome:
+    def _append_in_turn(self, lines: list[bytes], data: bytes, deadline: float) -> Outcome:
         """Append under the file's lock, after a rotation where it is due."""
         while True:
+            descriptor = self._open()
             if not _lock(descriptor, deadline):
                 return RetryLater(reason="locked")
             try:
-                if not self._is_current(descriptor):  # another process has rotated it meanwhile
-                    descriptor = self._open()
+                if not self._is_current(descriptor):  # another process has rotated it while we waited
                     continue
                 size = os.fstat(descriptor).st_size
-                if size == 0 or size + len(data) <= (self.max_bytes or 0):
-                    return self._append(descriptor, lines, data)
+                if self.max_bytes is None or size == 0 or size + len(data) <= self.max_bytes:
+                    return _append(descriptor, size, lines, data)
                 self._rotate()
-                descriptor = self._open()  # closes the old file, and opens its lock with it
             finally:
-                if self._descriptor is not None:
-                    fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+                _unlock(descriptor)
 
     def _rotate(self) -> None:
         for number in range(self.backups - 1, 0, -1):
@@ -161,14 +135,33 @@ class JSONLMetricsSink(BatchingMetricsSink):
 
 def line(record: AgentMetrics) -> bytes:
     """A record as one line of JSON. Zeros and defaults are written out, so that every tool sees the same columns."""
-    fields: dict[str, Any] = msgspec.structs.asdict(record)
+    fields = _known(record)
+    if not record.tags:
+        del fields["tags"]
+    if not record.tools_used:
+        del fields["tools_used"]
     if record.stream is not None:
-        fields["stream"] = _filled(msgspec.structs.asdict(record.stream))
-    return _encode(_filled(fields)) + b"\n"
+        fields["stream"] = _known(record.stream)
+    return _encode(fields) + b"\n"
 
 
-def _filled(fields: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not None and value not in ((), {})}
+def _known(facts: msgspec.Struct) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(facts).items() if value is not None}
+
+
+def _append(descriptor: int, size: int, lines: list[bytes], data: bytes) -> Outcome:
+    # Whoever wrote last may have been cut off by a full disk or a power cut: end that line before ours.
+    torn = size > 0 and hasattr(os, "pread") and os.pread(descriptor, 1, size - 1) != b"\n"
+    written = os.write(descriptor, b"\n" + data if torn else data) - torn
+    if written == len(data):
+        return Delivered()
+    whole_lines = 0
+    for text in lines:
+        if written < len(text):
+            break
+        written -= len(text)
+        whole_lines += 1
+    return Partial(retry=tuple(range(whole_lines, len(lines))), reason="disk_full")
 
 
 def _lock(descriptor: int, deadline: float) -> bool:
@@ -176,11 +169,22 @@ def _lock(descriptor: int, deadline: float) -> bool:
 
     It never waits within the system call, where a stopped process could make it wait for ever.
     """
-    while True:
+    while fcntl is not None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
+            break
         except BlockingIOError:
             if time.monotonic() >= deadline:
                 return False
             time.sleep(0.002)
+        except OSError:  # a file system without locks: a write is still appended whole
+            break
+    return True
+
+
+def _unlock(descriptor: int) -> None:
+    if fcntl is not None:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        except OSError:
+            pass

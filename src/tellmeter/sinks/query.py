@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
+from ..cleaning import MAX_INT
 from ..errors import ConfigError
-from ..records import MAX_INT, AgentMetrics, MetricsSummary
+from ..records import AgentMetrics, MetricsSummary
 from .checks import check_positive
 
 BREAKDOWN_FIELDS = ("model", "provider", "status", "operation", "method", "error_class")

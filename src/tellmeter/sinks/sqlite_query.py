@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from ..records import FAILURES, MAX_INT, AgentMetrics, MetricsSummary
+from ..cleaning import MAX_INT
+from ..records import FAILURES, AgentMetrics, MetricsSummary
 from . import sqlite_schema as schema
 from .query import MAX_POINTS, Query, SeriesPoint, check_points, interpolate, ranked, ranks, total
 

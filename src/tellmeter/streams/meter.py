@@ -1,19 +1,21 @@
 """StreamMeter: one running stream in constant memory, at a cost per chunk that nobody notices.
 
-A chunk costs two clock readings and three appends; every few chunks `fold` reads what came in one go. Waiting for the provider
-and the time that the consumer holds the stream are told apart, so a slow application is not blamed on the provider.
+A chunk costs two clock readings and two appends; every few chunks `fold` reads what came in one go. Waiting for the
+provider and the time that the consumer holds the stream are told apart, so a slow application is not blamed on the
+provider.
 """
 
 from __future__ import annotations
 
+from operator import sub
 from typing import Protocol
 
 from ..records import StreamMetrics, uuid7
 
-# How much is folded at a time once the first token is there: large enough to share the fixed costs of a fold, small
-# enough for the 4 KiB that a running stream may keep.
+# How much is folded at a time once the first token is there: enough to share the fixed costs of a fold, little enough
+# for the few KiB that a running stream may keep.
 FOLD_CHUNKS = 16
-FOLD_BYTES = 4096
+FOLD_BYTES = 1024  # a chunk of this size is folded at once, so that at most 16 KiB ever wait
 
 _MS = 1e6  # nanoseconds in a millisecond
 
@@ -35,14 +37,12 @@ class StreamMeter:
     """Measures one stream. `started` is `time.perf_counter_ns` at the start of the call, `wall` Unix seconds then."""
 
     __slots__ = (
-        "_arrived",
-        "_asked",
-        "_bytes_pending",
         "_chunks",
         "_gap_changes",
         "_gaps",
         "_last_gap",
         "_limit",
+        "_times",
         "bytes",
         "consumer_wait",
         "first_chunk",
@@ -67,9 +67,7 @@ class StreamMeter:
         self.consumer_wait = 0
         self.max_gap = 0
         self._chunks: list[bytes] = []
-        self._asked: list[int] = []
-        self._arrived: list[int] = []
-        self._bytes_pending = 0
+        self._times: list[int] = []  # for each chunk when it was asked for and when it came, one after the other
         self._limit = 1  # every chunk is read at once until the first token is found, so that its time is exact
         self._gaps: dict[int, int] = {}
         self._gap_changes = 0
@@ -77,11 +75,10 @@ class StreamMeter:
 
     def take(self, chunk: bytes, asked: int, arrived: int) -> None:
         """Note one chunk: the consumer asked for it at `asked`, it came at `arrived` (`time.perf_counter_ns`)."""
-        self._chunks.append(chunk)
-        self._asked.append(asked)
-        self._arrived.append(arrived)
-        self._bytes_pending += len(chunk)
-        if len(self._chunks) >= self._limit or self._bytes_pending >= FOLD_BYTES:
+        chunks = self._chunks
+        chunks.append(chunk)
+        self._times += (asked, arrived)
+        if len(chunks) >= self._limit or len(chunk) >= FOLD_BYTES:
             self.fold()
 
     def fold(self) -> None:
@@ -89,35 +86,40 @@ class StreamMeter:
         chunks = self._chunks
         if not chunks:
             return
-        asked, arrived = self._asked, self._arrived
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self.bytes += len(data)
-        self._bytes_pending = 0
+        asked, arrived = self._times[::2], self._times[1::2]
+        self._chunks, self._times = [], []
         self.reader.feed(data)
-        last = self.last_arrival
-        if not last:
+        waits = list(map(sub, arrived, asked))
+        provider = sum(waits)
+        self.provider_wait += provider
+        last = arrived[-1]
+        if self.last_arrival:
+            self.consumer_wait += last - self.last_arrival - provider
+        else:
             self.first_chunk = arrived[0]
-            last = asked[0]  # the wait for the first chunk is no gap between chunks
-        gaps = self._gaps
-        for ask, arrival in zip(asked, arrived, strict=True):
-            wait = arrival - ask
-            self.consumer_wait += ask - last
-            self.provider_wait += wait
-            if self.last_arrival:
-                if wait > self.max_gap:
-                    self.max_gap = wait
-                bucket = _bucket(wait)
-                gaps[bucket] = gaps.get(bucket, 0) + 1
-                if self._last_gap >= 0:
-                    self._gap_changes += abs(wait - self._last_gap)
-                self._last_gap = wait
-            self.last_arrival = last = arrival
+            self.consumer_wait += last - asked[0] - provider
+            del waits[0]  # the wait for the first chunk is no gap between chunks
+        self.last_arrival = last
+        if waits:
+            self._note_gaps(waits)
         if not self.first_token and self.reader.content_events:
-            self.first_token = self.last_arrival
+            self.first_token = last
             self._limit = FOLD_CHUNKS
-        chunks.clear()
-        asked.clear()
-        arrived.clear()
+
+    def _note_gaps(self, waits: list[int]) -> None:
+        self.max_gap = max(self.max_gap, *waits)
+        gaps = self._gaps
+        for wait in waits:
+            bits = (wait >> 8 | 4).bit_length()
+            bucket = bits << 2 | ((wait >> 8 | 4) >> bits - 3 & 3)
+            gaps[bucket] = gaps.get(bucket, 0) + 1
+        if self._last_gap >= 0:
+            self._gap_changes += abs(waits[0] - self._last_gap)
+        if len(waits) > 1:
+            self._gap_changes += sum(map(abs, map(sub, waits[1:], waits)))
+        self._last_gap = waits[-1]
 
     def finish(self) -> None:
         """Read everything that is left; no more chunks come."""
@@ -191,21 +193,12 @@ def _rate(tokens: int, generating: float, seconds: float) -> float:
     return tokens / seconds if seconds else 0.0
 
 
-def _bucket(nanoseconds: int) -> int:
-    """The bucket of a gap: four to a power of two, from 1 us (2**10 ns) up."""
-    value = nanoseconds >> 8
-    if value < 4:
-        return 0
-    bits = value.bit_length()
-    return (bits << 2) | (value >> (bits - 3) & 3)
+# Gaps are kept in buckets, four to a power of two from 1 us (2**10 ns) up: 4 * bits + the two bits after the first one.
+# `| 4` puts whatever is shorter into the first bucket.
 
 
 def _middle(bucket: int) -> int:
     """The middle of a bucket in nanoseconds."""
-    if not bucket:
-        return 0
     bits, quarter = bucket >> 2, bucket & 3
     width = 1 << (bits - 3)
     return ((4 + quarter) * width + width // 2) << 8
-
-

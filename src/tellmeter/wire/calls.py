@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextvars
+import re
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..call import CALL_BYTES, STREAM_STATUS, Call, Target, class_names, status_of
@@ -21,6 +23,9 @@ from .providers import provider_of
 
 BODY_BYTES = 8 * 1024 * 1024  # of a body that the application reads itself; only embeddings come near
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "x-amzn-requestid")
+
+# How an event stream begins, and no JSON does (WHATWG HTML, section 9.2.5).
+_EVENT_STREAM = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
 
 clock = time.perf_counter_ns
 
@@ -102,11 +107,20 @@ class Exchange:
         except LookupError:
             count("undecodable_body")
             return
-        if self.headers.get("content-type", "").startswith("text/event-stream"):
-            call = self.call
-            self.meter = StreamMeter(call.format.new_reader(), call.started, call.wall)
+        if _is_event_stream(self.headers):
+            self._meter_it()
         else:
             self.kept = []
+
+    def _meter_it(self) -> None:
+        call = self.call
+        self.kept = None
+        self.meter = StreamMeter(call.format.new_reader(), call.started, call.wall)
+
+    @property
+    def fast_take(self) -> Callable[[bytes, int, int], None]:
+        """What takes the chunks: the meter itself where nothing stands between."""
+        return self.take if self.meter is None or self.decode is not None else self.meter.take
 
     def take(self, chunk: bytes, asked: int, arrived: int) -> None:
         """One chunk of the body as it came from the network."""
@@ -116,6 +130,8 @@ class Exchange:
             except Exception:  # the HTTP library will tell the application
                 self.decode, self.meter, self.kept = None, None, None
                 count("undecodable_body")
+        if self.kept is not None and not self.kept and _EVENT_STREAM.match(chunk):
+            self._meter_it()  # whatever its content type says, or where there is none
         if self.meter is not None:
             self.meter.take(chunk, asked, arrived)
         elif self.kept is not None:
@@ -153,9 +169,9 @@ class Exchange:
 class WireCall(Call):
     """One logical call on the wire. `exchanges` are its attempts."""
 
-    def __init__(self, target: Target, format: Format, scoped: bool) -> None:
+    def __init__(self, target: Target, wire_format: Format, *, scoped: bool) -> None:
         self.target = target
-        self.format = format
+        self.format = wire_format
         self.scoped = scoped
         self.exchanges: list[Exchange] = []
         self._begin()
@@ -228,7 +244,7 @@ class WireCall(Call):
     def _read_answer(self, last: Exchange) -> Answer:
         if last.kept is not None:
             last.body = b"".join(last.kept)
-        if last.meter is None and last.body and _is_event_stream(last.headers):
+        if last.meter is None and last.body and (_is_event_stream(last.headers) or _EVENT_STREAM.match(last.body)):
             # The application read a whole stream at once: one chunk, at the end.
             last.meter = StreamMeter(self.format.new_reader(), self.started, self.wall)
             last.meter.take(last.body, last.sent, last.done)
@@ -301,17 +317,17 @@ class WireCall(Call):
 
 
 def begin(collector: Target, request: Any) -> Exchange | None:
-    """The attempt that `request` begins, or None for traffic that is no LLM call; about a microsecond for the latter."""
+    """The attempt that `request` begins, or None for traffic that is no LLM call."""
     if request.method != "POST":
         return None
-    format = by_path(request.url.path)
-    if format is None or sending.get() or is_suppressed() or not collector.config.enabled:
+    wire_format = by_path(request.url.path)
+    if wire_format is None or sending.get() or is_suppressed() or not collector.config.enabled:
         return None
     scope = current_scope.get()
     if scope is None or not scope.open:
-        return WireCall(collector, format, scoped=False).attempt(request)
+        return WireCall(collector, wire_format, scoped=False).attempt(request)
     if scope.call is None:
-        scope.call = WireCall(collector, format, scoped=True)
+        scope.call = WireCall(collector, wire_format, scoped=True)
     return scope.call.attempt(request)
 
 

@@ -1,4 +1,4 @@
-"""Content codings of streamed bodies: what the HTTP library decodes for the application, decoded here once more for the meter."""
+"""Content codings of streamed bodies: what the HTTP library decodes for the application, decoded here for the meter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Decode = Callable[[bytes], bytes]
 def decoder_of(coding: str) -> Decode | None:
     """A decoder for a Content-Encoding; None for `identity` and for "" . An unknown coding raises `LookupError`.
 
-    Brotli and Zstandard come from the packages that the HTTP library itself uses: it could not have asked for them otherwise.
+    Brotli and Zstandard come from the packages that the HTTP library itself uses: it asks for them only where they are.
     """
     coding = coding.strip().lower()
     if coding in ("", "identity"):

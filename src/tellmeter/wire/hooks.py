@@ -28,9 +28,10 @@ _awaited: set[str] = set()  # modules that are hooked when they are imported
 
 
 def instrument(client: Any = None, *, collector: Target | None = None) -> None:
-    """Meter every LLM call that this program makes through httpx or httpx2, whatever SDK is on top; calling it again changes nothing.
+    """Meter every LLM call that this program makes through httpx or httpx2, whatever SDK is on top.
 
-    Libraries that are not imported yet are hooked when they are; none is imported for it.
+    Calling it again changes nothing. Libraries that are not imported yet are hooked when they are; none is imported
+    for it.
 
     Args:
         client: meter only this one: an SDK's client (`OpenAI()`, `AsyncAnthropic()`), or an httpx or httpx2 client.
@@ -62,8 +63,9 @@ def uninstrument(client: Any = None) -> None:
         for one in list(_single.values()):
             _forget_one(one)
         for (owner, name), wrapper in list(_patched.items()):
-            if vars(owner).get(name) is wrapper:  # whoever wrapped it after us stays; our wrapper then lets everything pass
-                setattr(owner, name, wrapper.__wrapped__)
+            # Whoever wrapped it after us stays; our wrapper then lets everything pass.
+            if vars(owner).get(name) is wrapper:
+                setattr(owner, name, wrapper.__wrapped__)  # type: ignore[union-attr]
                 del _patched[(owner, name)]
 
 
@@ -177,7 +179,6 @@ def _http_client(client: Any) -> Any:
         if found is not None and module_of(found) is not None:
             return found
     raise ConfigError(
-        f"instrument() found no HTTP client in a {type(client).__name__}: give it an SDK's client, or an httpx or httpx2 client"
+        f"instrument() found no HTTP client in a {type(client).__name__}: "
+        "give it an SDK's client, or an httpx or httpx2 client"
     )
-
-

@@ -1,4 +1,4 @@
-"""Hooks on `Client.send` and `AsyncClient.send` of httpx and httpx2: public methods that every request passes, whatever the transport."""
+"""Hooks on `Client.send` and `AsyncClient.send` of httpx and httpx2: public methods, which every request passes."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Response bodies that are watched as the application reads them: the bytes pass through, the SDK's objects stay as they are."""
+"""Response bodies that are watched as the application reads them: the bytes pass, the SDK's objects stay its own."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 from ..call import status_of
 from ..pipeline.guard import note
 from .calls import Exchange
+
+Take = Callable[[bytes, int, int], None]
 
 clock = time.perf_counter_ns
 
@@ -23,12 +25,9 @@ class Watch:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
-    def take(self, chunk: bytes, asked: int, arrived: int) -> None:
-        """A chunk went to the application."""
-        try:
-            self._exchange.take(chunk, asked, arrived)
-        except Exception as error:
-            note("stream", error)
+    def taker(self) -> Take:
+        """What takes each chunk that goes to the application. It may raise: then nothing more is given to it."""
+        return self._exchange.fast_take
 
     def exhausted(self) -> None:
         """The body was read to its end."""
@@ -43,7 +42,7 @@ class Watch:
         self._tell(self._exchange.closed)
 
     def dropped(self, begun: bool) -> None:
-        """Nobody holds the body any more, and nobody closed it. Where its generator had begun, that is closed with it."""
+        """Nobody holds the body any more, and nobody closed it; a generator that had begun is closed with it."""
         self._tell(lambda: self._exchange.ended("closed_early" if begun else "abandoned"))
 
     def _tell(self, what: Any) -> None:
@@ -53,9 +52,14 @@ class Watch:
             note("stream", error)
 
 
+def _ignore(error: Exception) -> Take:
+    note("stream", error)
+    return lambda chunk, asked, arrived: None
+
+
 @lru_cache(maxsize=8)
 def stream_classes(module: ModuleType) -> tuple[type, type]:
-    """The sync and async watched streams for `httpx` or a library of the same shape, whose base classes it checks for."""
+    """The sync and async watched streams for an HTTP library, which checks for its own base classes."""
 
     class WatchedStream(module.SyncByteStream):  # type: ignore[misc, name-defined]
         def __init__(self, inner: Any, watch: Watch) -> None:
@@ -65,11 +69,14 @@ def stream_classes(module: ModuleType) -> tuple[type, type]:
 
         def __iter__(self) -> Iterator[bytes]:
             self._begun = True
-            take = self._watch.take
+            take = self._watch.taker()
             try:
                 asked = clock()
                 for chunk in self._inner:
-                    take(chunk, asked, clock())
+                    try:
+                        take(chunk, asked, clock())
+                    except Exception as error:
+                        take = _ignore(error)
                     yield chunk
                     asked = clock()
             except GeneratorExit:  # the close that follows tells how it ended
@@ -97,12 +104,15 @@ def stream_classes(module: ModuleType) -> tuple[type, type]:
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             self._begun = True
-            take = self._watch.take
+            take = self._watch.taker()
             iterator = self._inner.__aiter__()
             try:
                 asked = clock()
                 async for chunk in iterator:
-                    take(chunk, asked, clock())
+                    try:
+                        take(chunk, asked, clock())
+                    except Exception as error:
+                        take = _ignore(error)
                     yield chunk
                     asked = clock()
             except GeneratorExit:

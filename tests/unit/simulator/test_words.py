@@ -72,7 +72,10 @@ def test_a_schema_that_refers_to_itself_ends():
         ({"type": "null"}, lambda v: v is None),
         ({"const": 3}, lambda v: v == 3),
         ({"oneOf": [{"type": "boolean"}]}, lambda v: isinstance(v, bool)),
-        ({"allOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"b": {"const": 2}}}]}, {"a": 1, "b": 2}.__eq__),
+        (
+            {"allOf": [{"properties": {"a": {"const": 1}}}, {"properties": {"b": {"const": 2}}}]},
+            {"a": 1, "b": 2}.__eq__,
+        ),
         ({"properties": {"a": {"type": "string"}}}, lambda v: isinstance(v["a"], str)),
         (True, lambda v: isinstance(v, str)),
     ],

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 
-from tellmeter.records import MAX_INT, STATUSES, STREAM_STATUSES, AgentMetrics, StreamMetrics
+from tellmeter.cleaning import MAX_INT
+from tellmeter.records import STATUSES, STREAM_STATUSES, AgentMetrics, StreamMetrics
 
 ROOT = Path(__file__).parents[3]
 T0 = 1_700_000_000.0

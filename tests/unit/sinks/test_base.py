@@ -7,10 +7,9 @@ import threading
 import pytest
 
 from tellmeter import counts
+from tellmeter.pipeline.outcome import Delivered
 from tellmeter.sinks.base import BatchingMetricsSink, MetricsSink, Settles, SupportsSettle, file_reason
 from tellmeter.sinks.in_memory import InMemoryMetricsSink
-from tellmeter.pipeline.outcome import Delivered
-
 from tests.unit.sinks.made import deadline, record, run
 
 

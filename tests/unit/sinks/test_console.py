@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import io
-import os
 import re
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,6 @@ from tellmeter.errors import ConfigError
 from tellmeter.pipeline.outcome import Delivered, Rejected
 from tellmeter.records import StreamMetrics
 from tellmeter.sinks.console import ConsoleMetricsSink, line
-
 from tests.unit.sinks import made
 from tests.unit.sinks.made import deadline, python, record
 
@@ -46,7 +45,8 @@ def test_a_line_says_all_that_is_known():
         stream=StreamMetrics(time_to_first_token_ms=321.0),
     )
     assert after_clock(line(one)) == (
-        "error openai/gpt-4o | 12.3 s | ttft 321 ms | ~2,000 (1,500 cached) in, ~7 out | $? | 2 retries | RateLimitError"
+        "error openai/gpt-4o | 12.3 s | ttft 321 ms | ~2,000 (1,500 cached) in, ~7 out"
+        " | $? | 2 retries | RateLimitError"
     )
     assert "| 1 retry" in line(record(retries=1))
 
@@ -124,9 +124,9 @@ os._exit(0)
     assert answer.stdout.splitlines() == ["Rejected(reason='stream_closed')"] * 2
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_rejects():
-    with open("/dev/full", "w", encoding="utf-8", buffering=1) as stream:
+    with Path("/dev/full").open("w", encoding="utf-8", buffering=1) as stream:
         assert ConsoleMetricsSink(stream).send([record()], deadline()) == Rejected("stream_closed")
         with pytest.raises(OSError):
             stream.close()

@@ -15,7 +15,6 @@ from tellmeter.errors import ConfigError
 from tellmeter.records import StreamMetrics
 from tellmeter.sinks import query
 from tellmeter.sinks.in_memory import InMemoryMetricsSink
-
 from tests.unit.sinks import made
 from tests.unit.sinks.made import T0, python, recent, record, run
 
@@ -62,8 +61,11 @@ def test_an_unknown_request_id_gives_nothing():
 
 
 def test_filters_apply_to_every_question():
-    rows = [recent(model=model, provider=provider, latency_ms=ms, tags={"f": model}, status=status)
-            for model, provider, ms, status in (("a", "x", 1.0, "success"), ("b", "y", 3.0, "error"), ("b", "x", 5.0, "success"))]  # fmt: skip
+    rows = [
+        recent(model="a", provider="x", latency_ms=1.0, tags={"f": "a"}),
+        recent(model="b", provider="y", latency_ms=3.0, tags={"f": "b"}, status="error"),
+        recent(model="b", provider="x", latency_ms=5.0, tags={"f": "b"}),
+    ]
     sink = filled(rows)
     assert len(run(sink.get_metrics(model="b", provider="x"))) == 1
     assert len(run(sink.get_metrics(status="error"))) == 1

@@ -5,8 +5,7 @@ import inspect
 
 import pytest
 
-import tellmeter.sinks as sinks
-
+from tellmeter import sinks
 from tests.unit.sinks.made import python
 
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,7 +17,6 @@ from tellmeter.pipeline.outcome import Delivered, Partial, Rejected, RetryLater
 from tellmeter.records import AgentMetrics, StreamMetrics
 from tellmeter.sinks import jsonl as module
 from tellmeter.sinks.jsonl import JSONLMetricsSink, line
-
 from tests.unit.sinks import made
 from tests.unit.sinks.made import deadline, python, record
 
@@ -92,7 +93,7 @@ def test_a_line_cut_by_a_power_cut_is_ended_first(path):
     ]
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_is_tried_again_later():
     sink = JSONLMetricsSink("/dev/full")
     assert sink.send([record()], deadline()) == RetryLater(reason="disk_full")
@@ -165,8 +166,9 @@ def test_a_batch_is_never_split(path):
 
 
 @rotating
-def test_a_lock_held_elsewhere_is_waited_for_no_longer_than_told(path):
-    sink = JSONLMetricsSink(path, max_bytes=10_000)
+@pytest.mark.parametrize("max_bytes", [None, 10_000])
+def test_a_lock_held_elsewhere_is_waited_for_no_longer_than_told(path, max_bytes):
+    sink = JSONLMetricsSink(path, max_bytes=max_bytes)
     sink.send([record()], deadline())
     with path.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
@@ -237,6 +239,15 @@ os.waitpid(child, 0)
 print(sink.send([record()], deadline()))
 """
     assert python(code, path, timeout=60).stdout.splitlines() == [str(RetryLater(reason="locked")), str(Delivered())]
+
+
+@rotating
+def test_a_file_system_without_locks_is_written_to_all_the_same(path, monkeypatch):
+    def unsupported(descriptor, operation):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(module.fcntl, "flock", unsupported)
+    assert JSONLMetricsSink(path).send([record()], deadline()) == Delivered()
 
 
 def test_a_system_without_locks_refuses_to_rotate(path, monkeypatch):

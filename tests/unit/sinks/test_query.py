@@ -3,7 +3,7 @@ from __future__ import annotations
 import math
 from itertools import pairwise
 
-import numpy
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +12,6 @@ from tellmeter.errors import ConfigError
 from tellmeter.records import MetricsSummary, StreamMetrics
 from tellmeter.sinks import query
 from tellmeter.sinks.query import make_query
-
 from tests.unit.sinks.made import T0, record
 
 values = st.lists(st.floats(0, 1e9, allow_nan=False), min_size=1, max_size=60)
@@ -20,7 +19,7 @@ values = st.lists(st.floats(0, 1e9, allow_nan=False), min_size=1, max_size=60)
 
 @given(values, st.one_of(st.integers(0, 100), st.floats(0, 100, allow_nan=False)))
 def test_percentile_is_numpys(found, p):
-    assert query.percentile(sorted(found), p) == pytest.approx(numpy.percentile(found, p), rel=1e-9, abs=1e-9)
+    assert query.percentile(sorted(found), p) == pytest.approx(np.percentile(found, p), rel=1e-9, abs=1e-9)
 
 
 def test_percentiles_are_exact_from_one_call_on():

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -17,7 +18,6 @@ from tellmeter.records import StreamMetrics
 from tellmeter.sinks import sqlite as module
 from tellmeter.sinks import sqlite_schema as schema
 from tellmeter.sinks.sqlite import SQLiteMetricsSink
-
 from tests.unit.sinks import made
 from tests.unit.sinks.made import T0, deadline, python, recent, record, run
 
@@ -281,7 +281,7 @@ while True:
         assert run(sink.get_summary(None)).count == found + 1
         sink.close()
         for journal in (f"{path}-wal", f"{path}-shm"):
-            assert not os.path.exists(journal)
+            assert not Path(journal).exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -457,8 +457,8 @@ def test_a_record_that_sqlite_does_not_take_is_rejected_alone(sink, path, monkey
 def test_a_store_deleted_under_it_is_made_anew(sink, path):
     sink.send([recent()], deadline())
     path.unlink()
-    os.remove(f"{path}-wal")
-    os.remove(f"{path}-shm")
+    Path(f"{path}-wal").unlink()
+    Path(f"{path}-shm").unlink()
     assert sink.send([recent(), recent()], deadline()) == Delivered()
     assert count(path) == 2
     assert run(sink.get_summary()).count == 2
@@ -467,8 +467,8 @@ def test_a_store_deleted_under_it_is_made_anew(sink, path):
 def test_a_store_replaced_under_it_keeps_the_new_ones_journal(sink, path, tmp_path):
     sink.send([recent()], deadline())
     path.rename(tmp_path / "old.db")
-    os.remove(f"{path}-wal")
-    os.remove(f"{path}-shm")
+    Path(f"{path}-wal").unlink()
+    Path(f"{path}-shm").unlink()
     other = SQLiteMetricsSink(path)
     other.send([recent() for _ in range(10)], deadline())
     sink.close()  # by name, the journal that it would tidy up is now the new store's

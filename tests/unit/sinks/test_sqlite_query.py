@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from tellmeter.errors import ConfigError
 from tellmeter.pipeline.outcome import Delivered
-from tellmeter.records import MAX_INT, MetricsSummary, StreamMetrics
+from tellmeter.cleaning import MAX_INT
+from tellmeter.records import MetricsSummary, StreamMetrics
 from tellmeter.sinks import query
 from tellmeter.sinks.in_memory import InMemoryMetricsSink
 from tellmeter.sinks.sqlite import SQLiteMetricsSink
-
 from tests.unit.sinks import made
 from tests.unit.sinks.made import T0, deadline, record
 
@@ -121,9 +121,8 @@ def test_sums_of_the_largest_whole_numbers_are_exact():
 
 
 def test_sums_of_the_largest_floats_are_finite():
-    rows = [record(latency_ms=1.7e308, cost_usd=1.7e308, stream=StreamMetrics(time_to_first_token_ms=1.7e308))] + [
-        record(latency_ms=1.7e308, cost_usd=1.7e308)
-    ]
+    stream = StreamMetrics(time_to_first_token_ms=1.7e308)
+    rows = [record(latency_ms=1.7e308, cost_usd=1.7e308, stream=found) for found in (stream, stream, None)]
     memory, sqlite = asyncio.run(compare(rows, lambda store: store.get_summary(None)))
     same(memory, sqlite)
     assert all(map(math.isfinite, (sqlite.total_cost, sqlite.avg_latency_ms, sqlite.avg_ttft_ms)))

@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -14,7 +15,6 @@ from hypothesis import given, settings
 from tellmeter.errors import SchemaTooNew, StoreError
 from tellmeter.records import AgentMetrics
 from tellmeter.sinks import sqlite_schema as schema
-
 from tests.unit.sinks import made
 from tests.unit.sinks.made import record
 
@@ -28,7 +28,7 @@ schema.MIGRATIONS = (
 
 
 def mode_of(path):
-    return stat.S_IMODE(os.stat(path).st_mode)
+    return stat.S_IMODE(Path(path).stat().st_mode)
 
 
 def pragma(path, name):
@@ -115,7 +115,7 @@ def test_an_older_store_is_brought_up_to_date_with_what_is_in_it(tmp_path):
 def test_a_newer_store_says_what_to_do(tmp_path):
     path = tmp_path / "calls.db"
     newer(path)
-    with pytest.raises(SchemaTooNew, match="newer tellmeter.*upgrade tellmeter, or name another store") as caught:
+    with pytest.raises(SchemaTooNew, match=r"newer tellmeter.*upgrade tellmeter, or name another store") as caught:
         schema.connect(path, create=True)
     assert "\n" not in str(caught.value)
     assert schema.reason_of(caught.value) == "schema_too_new"
@@ -245,10 +245,10 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
     assert schema.reason_of(caught.value) == "no_such_folder"
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_device_is_no_store():
     with pytest.raises(StoreError, match="/dev/full: the disk is full"):
-        schema.connect(made.Path("/dev/full"), create=True, busy_seconds=0)
+        schema.connect(Path("/dev/full"), create=True, busy_seconds=0)
 
 
 def test_a_locked_store_is_waited_for_no_longer_than_told(tmp_path):
@@ -289,9 +289,9 @@ def readable(tmp_path_factory):
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        yield made.Path(folder)
-        os.chmod(folder, 0o755)
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+        Path(folder).chmod(0o755)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions of another kind")
@@ -303,8 +303,8 @@ def test_a_store_that_may_only_be_read_is_read(readable, journal):
     if journal == "tidy":
         connection.close()
     for found in readable.iterdir():
-        os.chmod(found, 0o444)
-    os.chmod(readable, 0o555)
+        found.chmod(0o444)
+    readable.chmod(0o555)
     code = f"""
 import os, sys
 from pathlib import Path
@@ -328,7 +328,7 @@ connection.close()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="permissions of another kind")
 def test_a_store_that_cannot_be_made_says_why(readable):
-    os.chmod(readable, 0o555)
+    readable.chmod(0o555)
     code = f"""
 import os, sys
 from pathlib import Path

@@ -12,7 +12,6 @@ from tellmeter.sinks.in_memory import InMemoryMetricsSink
 from tellmeter.sinks.jsonl import JSONLMetricsSink
 from tellmeter.sinks.sqlite import SQLiteMetricsSink
 from tellmeter.sinks.urls import SCHEMES, STORES, sink_from_url, store_from_url
-
 from tests.unit.sinks.made import deadline, python, run
 
 
@@ -72,7 +71,7 @@ def test_options_reach_the_sink():
         ("hunter2calls", "'hunter2calls' is no URL"),
         ("", "a URL is needed, as sqlite:///calls.db"),
         (None, "a URL is needed"),
-        ("memory:?colour=red", "colour is no option of memory: URLs; its options are max_size, ttl_seconds"),
+        ("memory:?colour=red", "'colour' is no option of memory: URLs; its options are max_size, ttl_seconds"),
         ("memory:?max_size=many", "it must be a whole number above 0"),
         ("sqlite:///x.db?retention_days=-1", "retention_days = '-1'"),
         ("sqlite://x.db", "three slashes"),
@@ -125,4 +124,7 @@ def test_any_url_is_a_sink_or_a_config_error(text, start):
     try:
         sink_from_url(start + text)
     except ConfigError as error:
-        assert "\n" not in str(error) or "\n" in text
+        told = str(error)
+    else:
+        told = ""
+    assert len(told.splitlines()) < 2

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tellmeter.streams.meter import StreamMeter, _bucket, _middle
+from tellmeter.streams.meter import StreamMeter
 
 MS = 1_000_000
 
@@ -103,15 +103,9 @@ def test_gap_percentiles_are_within_an_eighth(gaps: list[int]) -> None:
     seen = meter.snapshot(now=now, status="completed")
     ordered = sorted(gaps)
     exact = ordered[max(0, -(-len(ordered) * 95 // 100) - 1)] / MS
-    assert abs(seen.p95_gap_ms - exact) <= max(0.13 * exact, 0.002)
+    assert abs(seen.p95_gap_ms - exact) <= max(0.13 * exact, 0.0015)
     assert seen.max_gap_ms == ordered[-1] / MS
     assert seen.p50_gap_ms <= seen.p95_gap_ms <= seen.max_gap_ms
-
-
-@given(st.integers(0, 2**63))
-def test_a_buckets_middle_is_near_what_fell_into_it(nanoseconds: int) -> None:
-    middle = _middle(_bucket(nanoseconds))
-    assert abs(middle - nanoseconds) <= max(0.13 * nanoseconds, 1100)
 
 
 def test_memory_stays_constant() -> None:
@@ -125,5 +119,5 @@ def test_memory_stays_constant() -> None:
     meter = StreamMeter(Nothing(), 0, 0.0)
     for number in range(10_000):
         meter.take(b"x" * 100, number * 10_000, number * 10_000 + 7_000)
-        assert len(meter._chunks) < 20 and meter._bytes_pending < 8192
+        assert len(meter._chunks) < 20 and len(meter._times) < 40
     assert len(meter._gaps) < 10

@@ -162,7 +162,6 @@ class Reader(SseReader):
         tools = len(answer.tools)
         plain = body.usage is None and body.x_groq is None and not answer.failed
         for choice in body.choices or ():
-            plain = plain and choice.finish_reason is None
             delta = choice.delta
             if delta is None:
                 continue

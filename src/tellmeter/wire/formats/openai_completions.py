@@ -92,11 +92,9 @@ class Reader(SseReader):
         if body is None:
             return OTHER if whole else IGNORED
         _note(self.answer, body)
-        choices = body.choices or ()
-        if not filled(body.value) and not any(filled(choice.text) for choice in choices):
+        if not filled(body.value) and not any(filled(choice.text) for choice in body.choices or ()):
             return OTHER
-        plain = body.usage is None and not self.answer.failed
-        return PLAIN if plain and all(choice.finish_reason is None for choice in choices) else CONTENT
+        return PLAIN if body.usage is None and not self.answer.failed else CONTENT
 
     def template(self, event: bytes) -> Template | None:  # noqa: D102
         return text_template(event, _MARKS)
