@@ -5,9 +5,12 @@ import http.client
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
+from collections import deque
 from pathlib import Path
 
 import pytest
@@ -449,6 +452,7 @@ def test_the_sdks_read_recorded_streams(recordings):
 # The demo
 
 
+@pytest.mark.heavy
 @sdk
 def test_the_demos_application_runs_through_errors_and_ends_by_itself():
     with SimulatorServer(Traffic(seed=2, speed=0.02, error_rate=0.15)) as server:
@@ -462,3 +466,30 @@ def test_the_demos_application_runs_through_errors_and_ends_by_itself():
     assert {served.status for served in server.served} > {200}
     assert any(served.attempt for served in server.served)
     assert any(served.cached_tokens for served in server.served)
+
+
+@pytest.mark.heavy
+@sdk
+def test_the_demos_application_ends_early_when_it_is_interrupted():
+    busy = threading.Event()
+
+    class Noted(deque):
+        def append(self, served):
+            super().append(served)
+            if len(self) > 3:
+                busy.set()
+
+    with SimulatorServer(Traffic(seed=2)) as server:
+        server.app.served = Noted()
+        command = [sys.executable, "-W", "error", "-m", "tellmeter.simulator.demo_app"]
+        with subprocess.Popen(
+            [*command, "--base-url", server.url, "--seconds", "3600"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            assert busy.wait(30)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert out.startswith("shop closed: ")

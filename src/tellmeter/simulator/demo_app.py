@@ -105,6 +105,8 @@ def _chat_messages(rng: random.Random) -> list[Any]:
 def _search(shop: _Shop, rng: random.Random) -> None:
     query = _question(rng, LogNormal(2.5, 0.6))
     shop.openai.embeddings.create(model="text-embedding-3-small", input=[query])
+    if shop.is_over():
+        return
     shop.openai.chat.completions.create(
         model="gpt-4.1-mini", messages=_chat_messages(rng), max_tokens=rng.choice((20, 60))
     )
@@ -224,55 +226,67 @@ async def _in_loop(shop: _Shop, feature: str, tenant: str, rng: random.Random) -
         shop.done(well=True)
 
 
-async def _run(shop: _Shop, seconds: float, rate: float) -> None:
+async def _open(shop: _Shop, rate: float, pool: ThreadPoolExecutor, tasks: set[asyncio.Future[None]]) -> None:
     """Start features at random times, `rate` a second on average, until it is time to close."""
-    coming = time.monotonic()
-    shop.ends = coming + seconds
     rng = random.Random(shop.seed)
     features = {**_IN_THREADS, **_IN_LOOP}
     weights = [weight for weight, _ in features.values()]
     loop = asyncio.get_running_loop()
+    coming = time.monotonic()
+    while (coming := coming + rng.expovariate(rate)) < shop.ends:
+        await asyncio.sleep(max(0.0, coming - time.monotonic()))
+        feature, tenant = rng.choices(list(features), weights)[0], rng.choice(_TENANTS)
+        own = random.Random(rng.getrandbits(64))
+        if feature in _IN_LOOP:
+            task: asyncio.Future[None] = asyncio.ensure_future(_in_loop(shop, feature, tenant, own))
+        else:
+            copied = contextvars.copy_context()
+            task = loop.run_in_executor(pool, copied.run, _in_thread, shop, feature, tenant, own)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+    await asyncio.sleep(max(0.0, shop.ends - time.monotonic()))
+
+
+async def _run(shop: _Shop, seconds: float, rate: float) -> None:
+    shop.ends = time.monotonic() + seconds
     tasks: set[asyncio.Future[None]] = set()
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="shop") as pool:
-        while (coming := coming + rng.expovariate(rate)) < shop.ends:
-            await asyncio.sleep(max(0.0, coming - time.monotonic()))
-            feature, tenant = rng.choices(list(features), weights)[0], rng.choice(_TENANTS)
-            own = random.Random(rng.getrandbits(64))
-            if feature in _IN_LOOP:
-                task: asyncio.Future[None] = asyncio.ensure_future(_in_loop(shop, feature, tenant, own))
-            else:
-                copied = contextvars.copy_context()
-                task = loop.run_in_executor(pool, copied.run, _in_thread, shop, feature, tenant, own)
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-        await asyncio.sleep(max(0.0, shop.ends - time.monotonic()))
+        try:
+            await _open(shop, rate, pool, tasks)
+        except asyncio.CancelledError:
+            shop.ends = 0.0  # Ctrl-C: the shop closes early
         pool.shutdown(wait=False, cancel_futures=True)
         for task in list(tasks):
             task.cancel()  # customers leave when the shop closes
         await asyncio.gather(*tasks, return_exceptions=True)
-        shop.openai.close()
-        shop.anthropic.close()
+    shop.openai.close()
+    shop.anthropic.close()
     await shop.openai_async.close()
     await shop.anthropic_async.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the shop for some seconds; prints one line at the end. Returns 0, or 1 without the SDKs."""
+    """Run the shop for some seconds, or until SIGINT; prints one line at the end. Returns 0, or 1 without the SDKs."""
     parser = argparse.ArgumentParser(
         prog="python -m tellmeter.simulator.demo_app", description="A shop's assistant, as something to be metered."
     )
     parser.add_argument("--base-url", required=True, help="the simulator, such as http://127.0.0.1:8000")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long (default: 20)")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="how long; calls in threads are finished after it (default: 20)"
+    )
     parser.add_argument("--rate", type=float, default=8.0, help="customers a second (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="what they ask follows from it (default: 0)")
     given = parser.parse_args(arguments)
     try:
         shop = _Shop(given.base_url.rstrip("/"), given.seed)
+        asyncio.run(_run(shop, given.seconds, given.rate))
     except TellmeterError as error:
         print(f"demo_app: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    asyncio.run(_run(shop, given.seconds, given.rate))
-    print(f"shop closed: {shop.calls} customers served, {shop.failed} of them badly")  # noqa: T201
+    except KeyboardInterrupt:
+        print("shop closed in a hurry")  # noqa: T201
+    else:
+        print(f"shop closed: {shop.calls} customers served, {shop.failed} of them badly")  # noqa: T201
     return 0
 
 

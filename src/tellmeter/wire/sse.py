@@ -30,6 +30,7 @@ PLAIN = 3  # content, and nothing else that is kept: reading another one like it
 
 _PINGS = frozenset({b"ping", b"keepalive", b"heartbeat"})
 _BOM = b"\xef\xbb\xbf"
+_SLACK = len(_BOM) + 2  # around an event: a byte order mark and line feeds
 # Random padding against guessing from the length of encrypted text: differs in every event, and means nothing.
 _PADDING = (b'"obfuscation":"', b'"p":"', b'"obfuscation": "', b'"p": "')
 
@@ -104,8 +105,7 @@ class SseReader:
         "_held",
         "_limit",
         "_luck",
-        "_parts",
-        "_size",
+        "_rest",
         "_skipping",
         "_template",
         "answer",
@@ -127,8 +127,7 @@ class SseReader:
         self._luck = _LUCK
         self._begun = False
         self._held = False  # the last byte was a carriage return: a line feed that follows belongs to it
-        self._parts: list[bytes] = []  # of an event whose end has not come yet
-        self._size = 0
+        self._rest = bytearray()  # of an event whose end has not come yet
         self._limit = MAX_EVENT
         self._skipping = False  # inside an event that is too large
 
@@ -150,7 +149,7 @@ class SseReader:
     def feed(self, data: bytes) -> None:
         """Read the next bytes."""
         try:
-            if self._parts or self._held or b"\r" in data:
+            if self._rest or self._held or b"\r" in data:
                 data = self._join(data)
             position = 0
             size = len(data)
@@ -201,10 +200,9 @@ class SseReader:
     def finish(self) -> None:
         """Read what is left: the stream is over, with or without the blank line after its last event."""
         try:
-            rest = b"".join(self._parts)
+            rest = bytes(self._rest)
             skipping = self._skipping
-            self._parts = []
-            self._size = 0
+            self._rest.clear()
             self._skipping = False
             if rest and not skipping:
                 self._event(rest, whole=False)
@@ -220,39 +218,35 @@ class SseReader:
         if b"\r" in data:
             self._held = data.endswith(b"\r")
             data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-        if not self._parts or not data:
+        rest = self._rest
+        if not rest or not data:
             return data
         # Only the new bytes are searched, so that a large event in small pieces costs its size once.
-        before = self._parts[-1][-1:]
-        end = (before + data).find(b"\n\n")
+        end = (rest[-1:] + data).find(b"\n\n")
         if end < 0:
             self._keep(data)
             return b""
-        parts = self._parts
-        self._parts = []
-        self._size = 0
+        # Of an event that is too large only its last byte is left, and its end is dropped with it.
+        data = data[end + 1 :] if self._skipping else bytes(rest + data)
+        rest.clear()
+        self._skipping = False
         self._limit = MAX_EVENT
-        if self._skipping:
-            self._skipping = False
-            return data[end + 2 - len(before) :]
-        return b"".join((*parts, data))
+        return data
 
     def _keep(self, data: bytes) -> None:
         """Keep the beginning of an event, or no more than its last byte once it is too large."""
-        self._size += len(data)
-        if self._skipping:
-            self._parts = [data[-1:]]
-            return
-        self._parts.append(data)
+        rest = self._rest
+        rest += data
         # `_event` judges what is whole; here only what is too large however it ends.
-        if self._size > self._limit + len(_BOM) + 2 and self._limit == MAX_EVENT:
-            self._limit = self._limit_of(b"".join(self._parts))
-        if self._size > self._limit + len(_BOM) + 2:
+        if len(rest) > self._limit + _SLACK and self._limit == MAX_EVENT:
+            self._limit = self._limit_of(rest)
+        if len(rest) > self._limit + _SLACK and not self._skipping:
             self._oversize()
             self._skipping = True
-            self._parts = [data[-1:]]
+        if self._skipping:
+            del rest[:-1]
 
-    def _limit_of(self, event: bytes) -> int:
+    def _limit_of(self, event: bytes | bytearray) -> int:
         head = event[:_HEAD]
         return MAX_FINAL_EVENT if any(name in head for name in self.final_events) else MAX_EVENT
 

@@ -68,6 +68,9 @@ def stream_classes(module: ModuleType) -> tuple[type, type]:
             self._begun = False
 
         def __iter__(self) -> Iterator[bytes]:
+            if self._begun:  # an SDK that drains what follows the answer, to use the connection again
+                yield from self._inner
+                return
             self._begun = True
             take = self._watch.taker()
             try:
@@ -103,9 +106,13 @@ def stream_classes(module: ModuleType) -> tuple[type, type]:
             self._begun = False
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
+            iterator = self._inner.__aiter__()
+            if self._begun:  # an SDK that drains what follows the answer, to use the connection again
+                async for chunk in iterator:
+                    yield chunk
+                return
             self._begun = True
             take = self._watch.taker()
-            iterator = self._inner.__aiter__()
             try:
                 asked = clock()
                 async for chunk in iterator:

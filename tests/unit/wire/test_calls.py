@@ -390,6 +390,26 @@ def test_async_calls_and_retries(metered: Metered) -> None:
     check_partial(early, "closed_early", 5)
 
 
+def test_a_connection_that_stays_open_after_the_end_is_no_cancellation(metered: Metered) -> None:
+    """openai 3 drains what follows [DONE] for 0.1 s, then cancels its own reading."""
+
+    async def main() -> None:
+        async def before(number: int) -> None:
+            if number >= len(CHUNKS):
+                await asyncio.Event().wait()
+
+        def answer_and_wait(request: Any) -> Any:
+            return http.Response(200, headers=SSE, stream=AsyncBody([*CHUNKS, b": never\n\n"], before=before))
+
+        async for _ in await ask_stream(async_client(answer_and_wait)):
+            pass
+
+    asyncio.run(main())
+    record = metered.only()
+    check_complete(record)
+    assert record.stream is not None and record.stream.chunks_received == 203
+
+
 def test_concurrent_calls_do_not_mix(metered: Metered) -> None:
     async def one(name: str) -> None:
         with tags(name=name):
