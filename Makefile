@@ -10,6 +10,9 @@ SECONDS ?=
 PYTHON ?= >=3.11
 PYTEST_ARGS ?=
 
+# uv then trusts the certificates that the machine trusts, as pip does.
+export UV_SYSTEM_CERTS ?= true
+
 BIN := .venv/bin
 LEGACY := .venv-legacy/bin
 LOCK := .tools/uv pip compile pyproject.toml --universal --python-version 3.11 \

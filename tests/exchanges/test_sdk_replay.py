@@ -17,7 +17,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 
 from tellmeter import AgentMetrics, InMemoryMetricsSink, MetricsCollector, instrument, uninstrument
-from tests.support.sdk import http
+from tests.support.sdk import http, http_of
 from tests.support.exchanges import Recorded, load, need_exchanges, pairs, transports
 
 pytestmark = pytest.mark.sdk
@@ -60,18 +60,17 @@ def metered() -> Iterator[tuple[MetricsCollector, InMemoryMetricsSink]]:
 
 def clients(exchange: Recorded) -> tuple[Any, Any]:
     """A sync and an async SDK client whose network is the recording."""
-    sync_transport, async_transport = transports(http, exchange)
+    anthropics = exchange.api.startswith("messages")
+    library = http_of(anthropic.Anthropic) if anthropics else http
+    sync_transport, async_transport = transports(library, exchange)
     end = SHAPES[exchange.api][0]
     assert exchange.path.partition("?")[0].endswith(end)
     base = f"https://{exchange.host}{exchange.path.partition('?')[0].removesuffix(end)}"
-    sdk, sdk_async = (
-        (anthropic.Anthropic, anthropic.AsyncAnthropic)
-        if exchange.api.startswith("messages")
-        else (openai.OpenAI, openai.AsyncOpenAI)
-    )
+    sdk = anthropic.Anthropic if anthropics else openai.OpenAI
+    sdk_async = anthropic.AsyncAnthropic if anthropics else openai.AsyncOpenAI
     return (
-        sdk(api_key="k", base_url=base, max_retries=0, http_client=http.Client(transport=sync_transport)),
-        sdk_async(api_key="k", base_url=base, max_retries=0, http_client=http.AsyncClient(transport=async_transport)),
+        sdk(api_key="k", base_url=base, max_retries=0, http_client=library.Client(transport=sync_transport)),
+        sdk_async(api_key="k", base_url=base, max_retries=0, http_client=library.AsyncClient(transport=async_transport)),
     )
 
 

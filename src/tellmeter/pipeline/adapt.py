@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -62,7 +61,7 @@ class RecordSink:
             self._run(getattr(self._sink, name)())
 
     def _run(self, result: Any) -> None:
-        if not inspect.isawaitable(result):
+        if not hasattr(result, "__await__"):
             return
         import asyncio
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import threading
 import time
 from collections import Counter, deque
@@ -328,6 +327,8 @@ class ThreadLane:
 
     def _back_off(self, failures: int, after: float | None) -> int:
         """Wait before the next attempt, with full jitter, and as the backend wishes up to 5 minutes; failures + 1."""
+        import random  # slow to import, and seldom needed
+
         longest = min(BACKOFF_LONGEST, BACKOFF_FIRST * 2.0 ** min(failures, 16))
         wished = after if after is not None and math.isfinite(after) and after > 0 else 0.0
         until = time.monotonic() + max(random.uniform(0, longest), min(wished, RETRY_AFTER_LONGEST))

@@ -34,6 +34,17 @@ ROUTES: dict[str, Format] = {
     "/messages/count_tokens": COUNT_TOKENS,
 }
 _MOST_REMEMBERED = 10_000
+# The fields of every format that are objects where they are given.
+_OBJECTS = (
+    "cache_control",
+    "output_config",
+    "output_format",
+    "reasoning",
+    "response_format",
+    "stream_options",
+    "text",
+    "thinking",
+)
 _JSON = {"content-type": "application/json"}
 _SSE = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
@@ -86,7 +97,8 @@ class Simulator:
         rng = self.traffic.rng(path, digest, self._repeats(path + digest))
         wire = _route(path)
         provider = wire.provider if wire else ANTHROPIC if "anthropic-version" in headers else OPENAI
-        served.attempt = int(headers.get("x-stainless-retry-count") or 0)
+        if (attempt := headers.get("x-stainless-retry-count", "")).isdecimal():
+            served.attempt = int(attempt)
         served.request_id = provider.request_id(rng)
         self.served.append(served)
         fault = OK
@@ -227,9 +239,13 @@ def _api_key(headers: dict[str, str]) -> str:
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        given = msgspec.json.decode(body, type=dict[str, Any])
     except msgspec.MsgspecError:
         raise Refused(400, "We could not parse the JSON body of your request.") from None
+    for name in _OBJECTS:
+        if not isinstance(given.get(name) or {}, dict):
+            raise Refused(400, f"Invalid type for '{name}': an object is needed.", code="invalid_type", param=name)
+    return given
 
 
 def _headers(*groups: dict[str, str]) -> list[tuple[bytes, bytes]]:

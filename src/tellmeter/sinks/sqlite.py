@@ -38,8 +38,7 @@ _INVALID = (OverflowError, UnicodeError, sqlite3.IntegrityError, sqlite3.Interfa
 
 _NEEDS_FILE = "a store of several connections needs a file; records in memory are InMemoryMetricsSink, or memory:"
 
-# Connections that must never be closed: after a fork they are the parent's; of a file that was replaced, closing would
-# remove the new file's journal. Python closes what it collects, so they stay here.
+# After a fork the parent's connections must never be closed in the child. Python closes what it collects, so they stay.
 _abandoned: list[sqlite3.Connection] = []
 
 
@@ -144,7 +143,7 @@ class SQLiteMetricsSink(BatchingMetricsSink):
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        if self._process != os.getpid() or self._file != _identity(self.path):
+        if self._process != os.getpid():
             _abandoned.append(connection)
             return
         try:
@@ -163,8 +162,7 @@ class SQLiteMetricsSink(BatchingMetricsSink):
         if self._process != os.getpid():  # forked without a collector that would have told us
             self.after_fork()
         if self._connection is not None and self._file != _identity(self.path):
-            _abandoned.append(self._connection)  # it still writes to the file that was deleted or moved away
-            self._connection = None
+            self.close()  # it still writes to the file that was deleted or moved away
         busy = max(0.0, min(_BUSY_SECONDS, deadline - time.monotonic()))
         if self._connection is None:
             self._connection = schema.connect(self.path, create=True, busy_seconds=busy)
@@ -178,8 +176,6 @@ class SQLiteMetricsSink(BatchingMetricsSink):
         if isinstance(error, StoreError) and reason not in self._logged:
             self._logged.add(reason)
             logger.warning("%s", error)  # it names the file and says what to do
-        if reason not in ("locked", "disk_full"):
-            self.close()  # the next attempt may find another file
         return RetryLater(reason=reason) if reason in _CURABLE else Rejected(reason)
 
     def _retain(self, connection: sqlite3.Connection, deadline: float) -> None:

@@ -214,13 +214,14 @@ class WireCall(Call):
         path = request.url.path
         asked = self.format.read_request(_content(request))
         host, port = request.url.host, request.url.port
-        self.model = asked.model if asked is not None else model_in_path(path) or ""
+        self.model = (asked.model if asked is not None else "") or model_in_path(path) or ""
         self.provider = provider_of(host, port, request.headers, self.model, path, self.target.config.providers)
-        if not self.model:
+        if asked is None and not self.model:
             if self.provider == "unknown":
                 return None
             count("request_unreadable", self.provider)
         answer = self._read_answer(last)
+        self.model = self.model or answer.response_model or ""  # a stored prompt names the model
         streamed = last.meter is not None
         self._describe(last, answer, streamed or (asked is not None and asked.stream))
         status, names = self._outcome(last, answer)

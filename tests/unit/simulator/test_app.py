@@ -4,6 +4,8 @@ import asyncio
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tellmeter.errors import ConfigError
 from tellmeter.simulator.app import ROUTES, Simulator
@@ -261,3 +263,36 @@ def test_a_client_that_leaves_while_it_asks_is_not_answered():
 
     asyncio.run(run())
     assert list(app.served) == []
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["", "auto", "user", "tool", "1h"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["type", "role", "content", "function", "name", "schema"]), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+FIELDS = (
+    *("stream", "stream_options", "tools", "tool_choice", "response_format", "max_tokens", "n", "reasoning", "text"),
+    *(
+        "system",
+        "thinking",
+        "cache_control",
+        "output_config",
+        "messages",
+        "input",
+        "prompt",
+        "dimensions",
+        "instructions",
+    ),
+    *("instructions", "encoding_format", "max_output_tokens", "reasoning_effort", "metadata", "parallel_tool_calls"),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from(sorted(BODIES)), st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=3))
+def test_whatever_is_asked_is_answered_or_refused(path, more):
+    answer = ask(Simulator(Traffic(speed=0, most_tokens=5)), f"/v1{path}", {**BODIES[path], **more})
+    assert answer.status in {200, 400}
+    assert answer.status == 200 or answer.json["error"]["message"]

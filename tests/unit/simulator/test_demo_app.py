@@ -25,3 +25,12 @@ def test_a_missing_sdk_is_one_line(missing, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, missing, None)
     assert demo_app.main(["--base-url", "http://127.0.0.1:9"]) == 1
     assert "pip install 'tellmeter[demo]'" in capsys.readouterr().err
+
+
+def test_an_interrupt_before_it_opens_is_no_failure(monkeypatch, capsys):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo_app, "_Shop", interrupted)
+    assert demo_app.main(["--base-url", "http://127.0.0.1:9"]) == 0
+    assert capsys.readouterr().out.count("\n") == 1

@@ -16,6 +16,7 @@ from tellmeter.errors import ConfigError, SchemaTooNew, StoreError
 from tellmeter.pipeline.outcome import Delivered, Partial, Rejected, RetryLater
 from tellmeter.records import StreamMetrics
 from tellmeter.sinks import sqlite as module
+from tellmeter.sinks import sqlite_query
 from tellmeter.sinks import sqlite_schema as schema
 from tellmeter.sinks.sqlite import SQLiteMetricsSink
 from tests.unit.sinks import made
@@ -128,6 +129,19 @@ def test_every_question_settles_first_off_the_event_loop(sink):
         assert waiting == []
     assert seen == [None] * len(questions)
     assert run(sink.get_summary()).count == len(questions)
+
+
+def test_an_answer_is_of_one_moment(sink, monkeypatch):
+    sink.send([recent(latency_ms=5.0)], deadline())
+    percentiles = sqlite_query._percentiles
+
+    def late(*arguments):
+        sink.send([recent(latency_ms=1.0)], deadline())
+        return percentiles(*arguments)
+
+    monkeypatch.setattr(sqlite_query, "_percentiles", late)
+    summary = run(sink.get_summary())
+    assert (summary.count, summary.p50_latency_ms) == (1, 5.0)
 
 
 def test_questions_at_once_are_all_answered(sink):
@@ -310,6 +324,15 @@ sink.close()
     assert count(path) == 3
 
 
+def test_the_parents_connection_is_left_open_in_a_child(sink):
+    sink.send([recent()], deadline())
+    inherited = sink._connection
+    sink.after_fork()
+    assert sink._connection is None
+    assert inherited.execute("SELECT count(*) FROM llm_metrics").fetchone() == (1,)
+    inherited.close()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_child_that_only_closes_leaves_the_parents_journal(path):
     code = """
@@ -414,11 +437,15 @@ def test_a_truncated_store_rejects_or_says_so(path):
     writer = SQLiteMetricsSink(path)
     writer.send([record(number) for number in range(2000)], deadline())
     writer.close()
+    whole = path.read_bytes()
     os.truncate(path, path.stat().st_size // 2)
     sink = SQLiteMetricsSink(path)
     assert sink.send([record(number) for number in range(200)], deadline()) == Rejected("corrupt")
     with pytest.raises(StoreError, match="it is damaged"):
         run(sink.get_summary(None))
+    path.write_bytes(whole)
+    assert sink.send([record()], deadline()) == Delivered()
+    assert run(sink.get_summary(None)).count == 2001
     sink.close()
 
 

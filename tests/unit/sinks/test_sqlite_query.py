@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tellmeter.cleaning import MAX_INT
 from tellmeter.errors import ConfigError
 from tellmeter.pipeline.outcome import Delivered
-from tellmeter.cleaning import MAX_INT
 from tellmeter.records import MetricsSummary, StreamMetrics
 from tellmeter.sinks import query
 from tellmeter.sinks.in_memory import InMemoryMetricsSink

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from urllib.parse import unquote
 
 from ..answer import Format
-from . import anthropic_messages, openai_chat, openai_completions, openai_embeddings, openai_responses
 
-# The last segment of a path, and what it means after which segment ("" is any other).
-_BY_SEGMENT: dict[str, dict[str, Format]] = {
-    "completions": {"chat": openai_chat.FORMAT, "": openai_completions.FORMAT},
-    "responses": {"": openai_responses.FORMAT},
-    "embeddings": {"": openai_embeddings.FORMAT},
-    "messages": {"": anthropic_messages.FORMAT},
-    "count_tokens": {"messages": anthropic_messages.COUNT_TOKENS},
+# The last segment of a path, and what it means after which segment ("" is any other): a module and a name in it.
+# A format is loaded when its first call comes, so that a program pays for those that it speaks.
+_BY_SEGMENT: dict[str, dict[str, tuple[str, str]]] = {
+    "completions": {"chat": ("openai_chat", "FORMAT"), "": ("openai_completions", "FORMAT")},
+    "responses": {"": ("openai_responses", "FORMAT")},
+    "embeddings": {"": ("openai_embeddings", "FORMAT")},
+    "messages": {"": ("anthropic_messages", "FORMAT")},
+    "count_tokens": {"messages": ("anthropic_messages", "COUNT_TOKENS")},
 }
 
 
@@ -30,7 +32,14 @@ def by_path(path: str) -> Format | None:
         return by_path(bare) if len(bare) < len(path) else None
     if last == "messages" and "/threads/" in front:  # OpenAI's Assistants: stored, not answered
         return None
-    return formats.get(front.rpartition("/")[2]) or formats.get("")
+    where = formats.get(front.rpartition("/")[2]) or formats.get("")
+    return None if where is None else _load(where)
+
+
+@cache
+def _load(where: tuple[str, str]) -> Format:
+    found: Format = getattr(import_module(f".{where[0]}", __name__), where[1])
+    return found
 
 
 def model_in_path(path: str) -> str | None:

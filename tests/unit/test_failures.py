@@ -1,6 +1,6 @@
 import pytest
 
-from tellmeter.wire.failures import _EXCEPTIONS, CATEGORIES, error_category, error_class
+from tellmeter.failures import _EXCEPTIONS, CATEGORIES, error_category, error_class
 
 
 def names(error):
