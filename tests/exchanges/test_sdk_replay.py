@@ -70,7 +70,9 @@ def clients(exchange: Recorded) -> tuple[Any, Any]:
     sdk_async = anthropic.AsyncAnthropic if anthropics else openai.AsyncOpenAI
     return (
         sdk(api_key="k", base_url=base, max_retries=0, http_client=library.Client(transport=sync_transport)),
-        sdk_async(api_key="k", base_url=base, max_retries=0, http_client=library.AsyncClient(transport=async_transport)),
+        sdk_async(
+            api_key="k", base_url=base, max_retries=0, http_client=library.AsyncClient(transport=async_transport)
+        ),
     )
 
 
@@ -150,7 +152,9 @@ def check(record: AgentMetrics, exchange: Recorded, error: BaseException | None)
         assert record.model == exchange.request["model"]
     # The same host serves Azure OpenAI and Azure AI Inference: the convention has a name for each.
     inference = exchange.provider == "azure_openai" and exchange.path.startswith("/models/")
-    assert record.provider == ("azure.ai.inference" if inference else PROVIDERS.get(exchange.provider, exchange.provider))
+    assert record.provider == (
+        "azure.ai.inference" if inference else PROVIDERS.get(exchange.provider, exchange.provider)
+    )
     assert record.status_code == exchange.status
     assert record.retries == 0
     if error is not None and exchange.status >= 400:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-import tellmeter
 from tellmeter import (
     AgentMetrics,
     ConfigError,
@@ -226,11 +225,3 @@ def test_a_bad_environment_raises_in_configure_but_never_into_a_call(
 def test_a_config_of_the_wrong_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match="MetricsConfig"):
         MetricsCollector({"enabled": True})  # type: ignore[arg-type]
-
-
-def test_public_names_are_sorted_complete_and_load() -> None:
-    assert tellmeter.__all__ == sorted(tellmeter.__all__)
-    for name in tellmeter.__all__:
-        assert getattr(tellmeter, name) is not None
-    with pytest.raises(AttributeError):
-        _ = tellmeter.nonsense

@@ -18,9 +18,8 @@ from typing import Any, TextIO
 from ..errors import MissingExtra, TellmeterError
 from ..records import uuid7
 from ..sinks import urls
-from ..sinks.address import redact
 from ..sinks.base import MetricsStore
-from .run import metered
+from .run import metered, where
 from .stores import Answers, ask, chosen_url, opened, run_filter
 from .tables import console_for, line, print_table, table
 
@@ -61,15 +60,14 @@ def demo(seconds: float | None = None, store: str | None = None) -> int:
                 with _display(sys.stdout) as show:
                     _watch(application, asked, filters, show)
             except KeyboardInterrupt:
-                signal.signal(
-                    signal.SIGINT, signal.SIG_IGN
-                )  # it ends already; once more must not leave anything behind
+                # It ends already; a second Ctrl-C must not leave anything behind.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
         answers = ask(asked, "model", **filters)
         if not answers.total.count:
             raise DemoFailed(f"no call was metered{_tail(folder / 'application.log')}")
         print_table(answers, "model", title="tellmeter demo")
         if store:
-            sys.stdout.write(f"records are in {redact(url)}; again: tellmeter summary --store ... --run {run_id}\n")
+            sys.stdout.write(f"{where(url, run_id)}\n")
     return 0
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..config import RUN_VARIABLE, SINKS_VARIABLE
+from ..config import RUN_VARIABLE, SINKS_VARIABLE, default_store_url
 from ..errors import ConfigError, TellmeterError
 from ..records import uuid7
 from ..sinks.address import redact
@@ -23,8 +24,6 @@ _NOT_ATTACHED = "no Python process was metered (python -I, -S and -E cannot be; 
 def run(command: Sequence[str], store: str | None = None, tags: Sequence[str] = ()) -> int:
     """Run `command` metered; print a table of its calls on standard error; return its exit code."""
     url = chosen_url(store)
-    if "," in url:
-        raise ConfigError(f"{redact(url)}: a comma separates sinks; choose a store without one in its URL")
     opened(url)  # a store that cannot work is told before the program starts, not after
     run_id = uuid7()
     with tempfile.TemporaryDirectory(prefix="tellmeter-run-", ignore_cleanup_errors=True) as folder:
@@ -43,7 +42,12 @@ def metered(environment: Mapping[str, str], url: str, tags: Sequence[str], folde
     """The environment in which Python programs meter themselves into the store at `url`.
 
     Sinks and tags that the environment names already stay. `folder` is where each metered process leaves its mark.
+
+    Raises:
+        ConfigError: a URL that cannot stand in a list.
     """
+    if "," in url:
+        raise ConfigError(f"{redact(url)}: a comma separates sinks; choose a store without one in its URL")
     changed = dict(environment)
     paths = [str(SITE), *filter(None, [environment.get("PYTHONPATH")])]
     changed["PYTHONPATH"] = os.pathsep.join(paths)
@@ -66,11 +70,18 @@ def report(url: str, run_id: str, *, attached: bool) -> None:
 
         sys.stderr.write("\n")
         print_table(answers, "model", to=sys.stderr)
-        say(f"records are in {redact(url)}; again: tellmeter summary --run {run_id}")
+        say(where(url, run_id))
     except TellmeterError as error:
         say(f"no table: {error}")
     except Exception as error:
         say(f"no table: {type(error).__name__}")
+
+
+def where(url: str, run_id: str) -> str:
+    """Where the records of a run are, and the command that shows them again."""
+    if url == default_store_url():
+        return f"records are in {redact(url)}; again: tellmeter summary --run {run_id}"
+    return f"again: tellmeter summary --store {shlex.quote(redact(url))} --run {run_id}"
 
 
 def say(message: str) -> None:

@@ -117,7 +117,7 @@ def _read_prompt(body: dict[str, Any]) -> Ask:
     for tool in body.get("tools") or ():
         prompt.add(tool, encode({key: value for key, value in tool.items() if key != "cache_control"}).decode())
     for number, message in enumerate([{"role": "user", "content": body.get("system") or []}, *messages]):
-        if not isinstance(message, dict) or message.get("role") not in {"user", "assistant"}:
+        if not isinstance(message, dict) or message.get("role") not in {"user", "assistant", "system"}:
             raise Refused(400, f"messages.{number - 1}: Input does not match the expected shape.")
         content = message.get("content") or ""
         for block in content if isinstance(content, list) else [content]:

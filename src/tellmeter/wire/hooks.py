@@ -71,7 +71,8 @@ def uninstrument(client: Any = None) -> None:
 
 def status() -> dict[str, str]:
     """What is hooked, by module: `hooked`, `waits for import` or `not hooked`."""
-    hooked = {owner.__module__.partition(".")[0] for owner, _ in _patched}
+    active = _metering_all or bool(_single)
+    hooked = {owner.__module__.partition(".")[0] for owner, _ in _patched} if active else set()
     found = {}
     for name in (*HTTP_MODULES, *stainless.MODULES):
         top = name.partition(".")[0]
@@ -123,8 +124,9 @@ def _hook_stainless(module: ModuleType) -> None:
 
 
 def _patch(owner: type, name: str, wrapper: Wrapper) -> None:
-    if (owner, name) in _patched:
-        return
+    former = _patched.get((owner, name))
+    if former is not None and vars(owner)[name] is not former.__wrapped__:
+        return  # ours, or somebody's around ours
     import wrapt
 
     made = wrapt.FunctionWrapper(vars(owner)[name], wrapper)

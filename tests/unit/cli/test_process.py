@@ -14,10 +14,12 @@ from tellmeter.cli.process import NOT_EXECUTABLE, NOT_FOUND, CannotStart, run_co
 RUNNER = (
     "import os, sys; from tellmeter.cli.process import run_command; sys.exit(run_command(sys.argv[1:], os.environ))"
 )
+# As on macOS, where nobody says who sent a signal.
+RUNNER_WITHOUT_SENDERS = f"import signal; del signal.sigwaitinfo; {RUNNER}"
 
 
-def runner(*command, **options):
-    return subprocess.Popen([sys.executable, "-c", RUNNER, *command], **options)
+def runner(*command, code=RUNNER, **options):
+    return subprocess.Popen([sys.executable, "-c", code, *command], **options)
 
 
 def python(code):
@@ -112,15 +114,18 @@ def test_signals_sent_to_us_reach_the_command():
         assert process.wait(10) == 40
 
 
-def test_sigint_sent_to_us_alone_reaches_the_command():
-    process = runner(*python(CATCHER), stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("code", [RUNNER, RUNNER_WITHOUT_SENDERS])
+def test_sigint_sent_to_us_alone_reaches_the_command(code):
+    # In a session of its own there is no terminal that could have sent it to both.
+    process = runner(*python(CATCHER), code=code, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout.readline() == "ready\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=10)[0] == "got SIGINT\n"
     assert process.returncode == 40
 
 
-def test_ctrl_c_of_a_terminal_reaches_the_command_once():
+@pytest.mark.parametrize("runner_code", [RUNNER, RUNNER_WITHOUT_SENDERS])
+def test_ctrl_c_of_a_terminal_reaches_the_command_once(runner_code):
     code = """
 import signal, time
 seen = []
@@ -133,7 +138,7 @@ print(f"seen={len(seen)}.")
 """
     pid, terminal = pty.fork()
     if pid == 0:
-        os.execv(sys.executable, [sys.executable, "-c", RUNNER, *python(code)])
+        os.execv(sys.executable, [sys.executable, "-c", runner_code, *python(code)])
     output = b""
     pressed = False
     while b"." not in output:

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from tellmeter import ConfigError, MetricsConfig
-from tellmeter.cli.run import SITE, metered, report, run
+from tellmeter.cli.run import SITE, metered, report, run, where
 
 URL = "sqlite:////calls.db"
 
@@ -61,3 +61,9 @@ def test_a_report_to_a_closed_descriptor_is_silent(tmp_path, monkeypatch):
     closed.close()
     monkeypatch.setattr("sys.stderr", closed)
     report(f"sqlite:///{tmp_path}/none.db", "1", attached=True)
+
+
+def test_the_command_that_shows_a_run_again(monkeypatch):
+    monkeypatch.setenv("TELLMETER_STORE", URL)
+    assert where(URL, "1") == f"records are in {URL}; again: tellmeter summary --run 1"
+    assert where("sqlite:////my calls.db", "1") == "again: tellmeter summary --store 'sqlite:////my calls.db' --run 1"

@@ -135,7 +135,7 @@ def test_a_tool_result_is_answered_with_text():
         ({**HELLO, "model": "no-such-model"}, 404),
         ({**HELLO, "max_tokens": None}, 400),
         ({**HELLO, "messages": []}, 400),
-        ({**HELLO, "messages": [{"role": "system", "content": "x"}]}, 400),
+        ({**HELLO, "messages": [{"role": "robot", "content": "x"}]}, 400),
         ({"messages": HELLO["messages"]}, 400),
     ],
 )

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tellmeter.wire import stainless
+from tellmeter.wire.calls import current_scope
+
+
+class Seen:
+    def __init__(self) -> None:
+        self.scopes: list[Any] = []
+
+    def __call__(self, *given: Any, **more: Any) -> Any:
+        self.scopes.append(current_scope.get())
+        return "answer"
+
+    async def later(self, *given: Any, **more: Any) -> Any:
+        await asyncio.sleep(0)
+        return self(*given, **more)
+
+
+def test_a_scope_is_around_the_request_and_closed_after_it() -> None:
+    seen = Seen()
+    assert stainless.request(seen, None, (1,), {"a": 2}) == "answer"
+    (scope,) = seen.scopes
+    assert scope is not None and not scope.open
+    assert current_scope.get() is None
+
+
+def test_a_scope_inside_a_scope_is_the_outer_one() -> None:
+    seen = Seen()
+    stainless.request(lambda: (seen(), stainless.request(seen, None, (), {})), None, (), {})
+    assert seen.scopes[0] is seen.scopes[1]
+
+
+def test_an_exception_closes_the_scope_and_goes_on() -> None:
+    seen = Seen()
+
+    def fail() -> None:
+        seen()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stainless.request(fail, None, (), {})
+    assert not seen.scopes[0].open and current_scope.get() is None
+
+
+def test_concurrent_async_requests_have_scopes_of_their_own() -> None:
+    seen = Seen()
+
+    async def main() -> None:
+        requests = [stainless.request_async(seen.later, None, (), {}) for _ in range(5)]
+        assert await asyncio.gather(*requests) == ["answer"] * 5
+
+    asyncio.run(main())
+    assert len({id(scope) for scope in seen.scopes}) == 5
+    assert current_scope.get() is None
