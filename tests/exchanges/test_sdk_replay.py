@@ -17,8 +17,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.responses import Response, ResponseStreamEvent
 
 from tellmeter import AgentMetrics, InMemoryMetricsSink, MetricsCollector, instrument, uninstrument
-from tests.support.sdk import http, http_of
 from tests.support.exchanges import Recorded, load, need_exchanges, pairs, transports
+from tests.support.sdk import http, http_of
 
 pytestmark = pytest.mark.sdk
 
