@@ -18,19 +18,31 @@ LEGACY := .venv-legacy/bin
 LOCK := .tools/uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header --quiet --upgrade
 
-.PHONY: demo test check bench lock clean
+.PHONY: demo test test-current test-legacy check check-lint check-format check-types check-floors bench lock clean
 
 demo: .venv/ready
 	$(BIN)/tellmeter demo $(if $(SECONDS),--seconds $(SECONDS))
 
-test: .venv/ready .venv-legacy/ready
+test: test-current test-legacy
+
+test-current: .venv/ready
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-legacy: .venv-legacy/ready
 	$(LEGACY)/python -m pytest -m sdk $(PYTEST_ARGS)
 
-check: .venv/ready
+check: check-lint check-format check-types check-floors
+
+check-lint: .venv/ready
 	$(BIN)/ruff check .
+
+check-format: .venv/ready
 	$(BIN)/ruff format --check .
+
+check-types: .venv/ready
 	$(BIN)/mypy
+
+check-floors: .venv/ready
 	$(BIN)/lint-imports
 
 bench: .venv/ready

@@ -10,6 +10,9 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Any
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -17,6 +20,7 @@ from msgspec.structs import force_setattr
 from .cleaning import (
     MAX_INT,
     MODEL_LENGTH,
+    SHORT_LENGTH,
     TEXT_LENGTH,
     changed,
     clean_float,
@@ -58,7 +62,7 @@ class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_de
     `start_time` and `current_time` are Unix *milliseconds* (as in the streaming guide that these names come from);
     every other time is a duration in milliseconds by a monotonic clock. Chunks are provider events; bytes are body
     bytes as the application reads them. Gaps are waits for the provider, so a slow application is not blamed on it;
-    `jitter_ms` is the mean difference between one gap and the next.
+    `jitter_ms` is the standard deviation of the gaps.
     """
 
     stream_id: str = ""
@@ -91,33 +95,46 @@ class StreamMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_de
     raw_chunks: tuple[bytes, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in _STREAM_FLOATS:
-            value = getattr(self, name)
-            if not (type(value) is float and 0.0 <= value < math.inf):
-                force_setattr(self, name, clean_float(value, name))
-        for name in _STREAM_INTS:
-            value = getattr(self, name)
-            if not (type(value) is int and 0 <= value <= MAX_INT):
-                force_setattr(self, name, clean_int(value, name))
+        # One test for the common case, most of it in C: what tellmeter itself builds is clean.
+        floats = _stream_floats(self)
+        if not ({*map(type, floats)} == _FLOAT and min(floats) >= 0.0 and sum(floats) < math.inf):
+            for name in _STREAM_FLOATS:
+                force_setattr(self, name, clean_float(getattr(self, name), name))
+        ints = _stream_ints(self)
+        if not ({*map(type, ints)} == _INT and min(ints) >= 0 and max(ints) <= MAX_INT):
+            for name in _STREAM_INTS:
+                force_setattr(self, name, clean_int(getattr(self, name), name))
         for name in _STREAM_OPTIONAL:
             value = getattr(self, name)
             if value is not None and not (type(value) is float and 0.0 <= value < math.inf):
                 force_setattr(self, name, clean_optional_float(value, name))
-        for name, limit in _STREAM_TEXT:
-            value = getattr(self, name)
-            if not (type(value) is str and len(value) <= limit and value.isascii() and value.isprintable()):
-                force_setattr(self, name, clean_text(value, name, limit))
+        if not _plain((self.stream_id, self.provider, self.model), SHORT_LENGTH):
+            for name, limit in _STREAM_TEXT:
+                force_setattr(self, name, clean_text(getattr(self, name), name, limit))
         if self.last_error is not None:
             force_setattr(self, "last_error", clean_optional_text(self.last_error, "last_error", TEXT_LENGTH))
-        if self.status not in STREAM_STATUSES:
+        if type(self.status) is not str or self.status not in STREAM_STATUSES:
             changed("stream.status")
             force_setattr(self, "status", "error" if self.last_error else "completed")
 
 
+_FLOAT = {float}
+_INT = {int}
 _STREAM_FLOATS = tuple(name for name, kind in StreamMetrics.__annotations__.items() if kind == "float")
 _STREAM_INTS = tuple(name for name, kind in StreamMetrics.__annotations__.items() if kind == "int")
+_stream_floats = attrgetter(*_STREAM_FLOATS)
+_stream_ints = attrgetter(*_STREAM_INTS)
 _STREAM_OPTIONAL = ("time_to_first_chunk_ms", "time_to_first_token_ms")
-_STREAM_TEXT = (("stream_id", 64), ("provider", 64), ("model", MODEL_LENGTH))
+_STREAM_TEXT = (("stream_id", SHORT_LENGTH), ("provider", SHORT_LENGTH), ("model", MODEL_LENGTH))
+
+
+def _plain(texts: Iterable[Any], most: int) -> bool:
+    """Whether all are clean texts whose lengths add up to `most` at most: one look at all of them together."""
+    try:
+        joined = "".join(texts)
+    except TypeError:
+        return False
+    return len(joined) <= most and joined.isascii() and joined.isprintable()
 
 
 class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -202,16 +219,13 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_def
             and (self.status_code is None or (type(self.status_code) is int and 0 <= self.status_code <= 999))
         ):
             self._clean_numbers()
-        for name, limit in _TEXT:
-            value = getattr(self, name)
-            if not (type(value) is str and len(value) <= limit and value.isascii() and value.isprintable()):
-                force_setattr(self, name, clean_text(value, name, limit))
-        for name, limit in _OPTIONAL_TEXT:
-            value = getattr(self, name)
-            if value is not None and not (
-                type(value) is str and 0 < len(value) <= limit and value.isascii() and value.isprintable()
-            ):
-                force_setattr(self, name, clean_optional_text(value, name, limit))
+        if not _plain(_texts(self), SHORT_LENGTH):
+            for name, limit in _TEXT:
+                force_setattr(self, name, clean_text(getattr(self, name), name, limit))
+        given = [text for text in _optional_texts(self) if text is not None]
+        if given and ("" in given or not _plain(given, TEXT_LENGTH)):
+            for name, limit in _OPTIONAL_TEXT:
+                force_setattr(self, name, clean_optional_text(getattr(self, name), name, limit))
         if self.tools_used:
             force_setattr(self, "tools_used", clean_names(self.tools_used, "tools_used"))
         elif type(self.tools_used) is not tuple:
@@ -235,7 +249,7 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_def
         force_setattr(self, "sample_rate", rate if rate <= 1.0 else replaced("sample_rate", 1.0))
         if type(self.tokens_estimated) is not bool:
             changed("tokens_estimated")
-            force_setattr(self, "tokens_estimated", self.tokens_estimated in (1, "true", "True"))
+            force_setattr(self, "tokens_estimated", clean_int(self.tokens_estimated, "tokens_estimated") > 0)
         if self.cost_usd is not None:
             force_setattr(self, "cost_usd", clean_optional_float(self.cost_usd, "cost_usd"))
         if self.status_code is not None:
@@ -269,18 +283,28 @@ _INTS = (
     "reasoning_tokens",
     "retries",
 )
-_TEXT = (("model", MODEL_LENGTH), ("id", 64), ("provider", 64), ("operation", 64), ("method", 64), ("status", 64))
+_TEXT = (
+    ("model", MODEL_LENGTH),
+    *((name, SHORT_LENGTH) for name in ("id", "provider", "operation", "method", "status")),
+)
 _OPTIONAL_TEXT = (
     ("response_model", MODEL_LENGTH),
-    ("error_class", TEXT_LENGTH),
-    ("error_category", 64),
-    ("price_version", 64),
-    ("finish_reason", TEXT_LENGTH),
-    ("request_id", TEXT_LENGTH),
-    ("trace_id", 32),
-    ("span_id", 16),
-    ("parent_id", 16),
+    *(
+        (name, TEXT_LENGTH)
+        for name in (
+            "error_class",
+            "error_category",
+            "price_version",
+            "finish_reason",
+            "request_id",
+            "trace_id",
+            "span_id",
+            "parent_id",
+        )
+    ),
 )
+_texts = attrgetter(*(name for name, _ in _TEXT))
+_optional_texts = attrgetter(*(name for name, _ in _OPTIONAL_TEXT))
 
 
 class MetricsSummary(msgspec.Struct, frozen=True, kw_only=True):

@@ -39,6 +39,8 @@ def run_command_line(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `tellmeter summary | head`: not worth a word
         sys.stdout = None  # the interpreter would flush it once more, and complain
         return 1
+    except OSError as error:  # no room or no right to write where temporary files go
+        return _failed(f"{error.filename or 'the system'}: {error.strerror or type(error).__name__}", 1)
     except (click.Abort, KeyboardInterrupt):
         return 130
 

@@ -7,7 +7,9 @@ provider.
 
 from __future__ import annotations
 
-from operator import sub
+import math
+from bisect import bisect
+from operator import mul, sub
 from typing import Protocol
 
 from ..records import StreamMetrics, uuid7
@@ -38,9 +40,10 @@ class StreamMeter:
 
     __slots__ = (
         "_chunks",
-        "_gap_changes",
+        "_gap_count",
+        "_gap_squares",
+        "_gap_total",
         "_gaps",
-        "_last_gap",
         "_limit",
         "_times",
         "bytes",
@@ -70,26 +73,27 @@ class StreamMeter:
         self._times: list[int] = []  # for each chunk when it was asked for and when it came, one after the other
         self._limit = 1  # every chunk is read at once until the first token is found, so that its time is exact
         self._gaps: dict[int, int] = {}
-        self._gap_changes = 0
-        self._last_gap = -1
+        self._gap_count = 0
+        self._gap_total = 0
+        self._gap_squares = 0
 
     def take(self, chunk: bytes, asked: int, arrived: int) -> None:
         """Note one chunk: the consumer asked for it at `asked`, it came at `arrived` (`time.perf_counter_ns`)."""
-        chunks = self._chunks
-        chunks.append(chunk)
+        self._chunks.append(chunk)
         self._times += (asked, arrived)
-        if len(chunks) >= self._limit or len(chunk) >= FOLD_BYTES:
+        if len(self._chunks) >= self._limit or len(chunk) >= FOLD_BYTES:
             self.fold()
 
     def fold(self) -> None:
         """Read the chunks that wait."""
-        chunks = self._chunks
+        chunks, times = self._chunks, self._times
         if not chunks:
             return
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        asked, arrived = times[::2], times[1::2]
+        chunks.clear()
+        times.clear()
         self.bytes += len(data)
-        asked, arrived = self._times[::2], self._times[1::2]
-        self._chunks, self._times = [], []
         self.reader.feed(data)
         waits = list(map(sub, arrived, asked))
         provider = sum(waits)
@@ -109,17 +113,18 @@ class StreamMeter:
             self._limit = FOLD_CHUNKS
 
     def _note_gaps(self, waits: list[int]) -> None:
-        self.max_gap = max(self.max_gap, *waits)
+        self._gap_total += sum(waits)
+        self._gap_squares += sum(map(mul, waits, waits))
+        self._gap_count += len(waits)
+        waits.sort()
+        self.max_gap = max(self.max_gap, waits[-1])
         gaps = self._gaps
-        for wait in waits:
-            bits = (wait >> 8 | 4).bit_length()
-            bucket = bits << 2 | ((wait >> 8 | 4) >> bits - 3 & 3)
+        short = bisect(waits, _SHORT)  # what came together, in one step
+        gaps[0] = gaps.get(0, 0) + short
+        for wait in waits[short:]:
+            bits = wait.bit_length()
+            bucket = bits << 2 | (wait >> bits - 3 & 3)
             gaps[bucket] = gaps.get(bucket, 0) + 1
-        if self._last_gap >= 0:
-            self._gap_changes += abs(waits[0] - self._last_gap)
-        if len(waits) > 1:
-            self._gap_changes += sum(map(abs, map(sub, waits[1:], waits)))
-        self._last_gap = waits[-1]
 
     def finish(self) -> None:
         """Read everything that is left; no more chunks come."""
@@ -142,7 +147,6 @@ class StreamMeter:
         duration = max(0, now - self.started)
         seconds = duration / 1e9
         events = self.reader.events
-        gap_count = sum(self._gaps.values())
         tokens = self.reader.content_events if output_tokens is None else output_tokens
         generating = (self.last_arrival - self.first_token) / 1e9 if self.first_token else 0.0
         bytes_rate = self.bytes / seconds if seconds else 0.0
@@ -164,9 +168,9 @@ class StreamMeter:
             time_to_first_chunk_ms=(self.first_chunk - self.started) / _MS if self.first_chunk else None,
             time_to_first_token_ms=(self.first_token - self.started) / _MS if self.first_token else None,
             max_gap_ms=self.max_gap / _MS,
-            p50_gap_ms=self._gap_percentile(0.50, gap_count),
-            p95_gap_ms=self._gap_percentile(0.95, gap_count),
-            jitter_ms=self._gap_changes / (gap_count - 1) / _MS if gap_count > 1 else 0.0,
+            p50_gap_ms=self._gap_percentile(0.50),
+            p95_gap_ms=self._gap_percentile(0.95),
+            jitter_ms=self._gap_deviation() / _MS,
             provider_wait_ms=self.provider_wait / _MS,
             consumer_wait_ms=self.consumer_wait / _MS,
             output_tokens=tokens,
@@ -176,12 +180,20 @@ class StreamMeter:
             status=status,
         )
 
-    def _gap_percentile(self, share: float, total: int) -> float:
+    def _gap_deviation(self) -> float:
+        """The standard deviation of the gaps, in nanoseconds."""
+        number = self._gap_count
+        if not number:
+            return 0.0
+        # In whole numbers, so that nothing is lost to cancellation.
+        return math.sqrt(number * self._gap_squares - self._gap_total**2) / number
+
+    def _gap_percentile(self, share: float) -> float:
         """The gap that `share` of the gaps do not exceed, in ms; at most 13 % off, as its bucket is."""
         below = 0
         for bucket in sorted(self._gaps):
             below += self._gaps[bucket]
-            if below >= share * total:
+            if below >= share * self._gap_count:
                 return min(_middle(bucket), self.max_gap) / _MS
         return 0.0
 
@@ -193,12 +205,15 @@ def _rate(tokens: int, generating: float, seconds: float) -> float:
     return tokens / seconds if seconds else 0.0
 
 
-# Gaps are kept in buckets, four to a power of two from 1 us (2**10 ns) up: 4 * bits + the two bits after the first one.
-# `| 4` puts whatever is shorter into the first bucket.
+# Gaps are kept in buckets, four to a power of two: 4 * bits + the two bits after the first one. What is shorter than
+# 64 us came together with the chunk before it and has a bucket of its own.
+_SHORT = (1 << 16) - 1
 
 
 def _middle(bucket: int) -> int:
     """The middle of a bucket in nanoseconds."""
+    if not bucket:
+        return _SHORT // 2
     bits, quarter = bucket >> 2, bucket & 3
     width = 1 << (bits - 3)
-    return ((4 + quarter) * width + width // 2) << 8
+    return (4 + quarter) * width + width // 2

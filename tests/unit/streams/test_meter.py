@@ -51,7 +51,7 @@ def test_a_slow_consumer_is_not_the_providers_fault() -> None:
     seen = meter.snapshot(now=1307 * MS, status="completed")
     assert (seen.provider_wait_ms, seen.consumer_wait_ms) == (307.0, 1000.0)
     assert seen.max_gap_ms == 300.0
-    assert seen.jitter_ms == 298.0
+    assert seen.jitter_ms == 149.0  # the standard deviation of 2 and 300
 
 
 def test_nothing_received_is_no_time_and_no_rate() -> None:
@@ -103,7 +103,7 @@ def test_gap_percentiles_are_within_an_eighth(gaps: list[int]) -> None:
     seen = meter.snapshot(now=now, status="completed")
     ordered = sorted(gaps)
     exact = ordered[max(0, -(-len(ordered) * 95 // 100) - 1)] / MS
-    assert abs(seen.p95_gap_ms - exact) <= max(0.13 * exact, 0.0015)
+    assert abs(seen.p95_gap_ms - exact) <= max(0.13 * exact, 0.033)  # 64 us is one bucket
     assert seen.max_gap_ms == ordered[-1] / MS
     assert seen.p50_gap_ms <= seen.p95_gap_ms <= seen.max_gap_ms
 
