@@ -71,6 +71,7 @@ class Call:
     retry_delay_ms: float = 0.0
     status_code: int | None = None
     tags: Mapping[str, str] = {}
+    unpriced: bool = False  # the usage is unknown, and so is what it cost
 
     def __init__(
         self,
@@ -182,7 +183,7 @@ class Call:
         provider = self.provider or "unknown"
         cost: float | None = None
         version: str | None = None
-        if config.enable_cost_tracking:
+        if config.enable_cost_tracking and not self.unpriced:
             cost, version = self.target.prices.cost(
                 provider, self.model, self.response_model, usage, at=self.wall, service_tier=service_tier
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextvars
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -19,13 +18,11 @@ from ..usage import Usage
 from .answer import Answer, Format
 from .encoding import Decode, decoder_of
 from .formats import by_path, model_in_path
+from .message import NO_HEADERS, PlainHeaders, begins_event_stream, content_of, is_event_stream
 from .providers import provider_of
 
 BODY_BYTES = 8 * 1024 * 1024  # of a body that the application reads itself; only embeddings come near
 _REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-ms-request-id", "x-amzn-requestid")
-
-# How an event stream begins, and no JSON does (WHATWG HTML, section 9.2.5).
-_EVENT_STREAM = re.compile(rb"(?:\xef\xbb\xbf)?\s*(?:data|event|id|retry)?:")
 
 clock = time.perf_counter_ns
 
@@ -79,7 +76,7 @@ class Exchange:
         self.call = call
         self.request = request
         self.status_code: int | None = None
-        self.headers: Any = None
+        self.headers = NO_HEADERS
         self.body: bytes | None = None
         self.meter: StreamMeter | None = None
         self.decode: Decode | None = None
@@ -92,7 +89,7 @@ class Exchange:
     def answered(self, response: Any) -> bool:
         """Note the response; True when its body is still to come, and is to be watched."""
         self.status_code = response.status_code
-        self.headers = response.headers
+        self.headers = PlainHeaders(response.headers)
         try:
             self.body = response.content
         except Exception:  # ResponseNotRead: the body is still on its way
@@ -103,11 +100,11 @@ class Exchange:
 
     def _watch(self) -> None:
         try:
-            self.decode = decoder_of(self.headers.get("content-encoding", ""))
+            self.decode = decoder_of(self.headers.get("content-encoding"))
         except LookupError:
             count("undecodable_body")
             return
-        if _is_event_stream(self.headers):
+        if is_event_stream(self.headers):
             self._meter_it()
         else:
             self.kept = []
@@ -130,7 +127,7 @@ class Exchange:
             except Exception:  # the HTTP library will tell the application
                 self.decode, self.meter, self.kept = None, None, None
                 count("undecodable_body")
-        if self.kept is not None and not self.kept and _EVENT_STREAM.match(chunk):
+        if self.kept is not None and not self.kept and begins_event_stream(chunk):
             self._meter_it()  # whatever its content type says, or where there is none
         if self.meter is not None:
             self.meter.take(chunk, asked, arrived)
@@ -197,7 +194,7 @@ class WireCall(Call):
         """About how many bytes the ended call holds until it is finished."""
         held = CALL_BYTES
         for exchange in self.exchanges:
-            held += len(exchange.body or b"") + len(_content(exchange.request))
+            held += len(exchange.body or b"") + len(content_of(exchange.request))
         return held
 
     # ------------------------------------------------------------------ on the router thread
@@ -212,7 +209,7 @@ class WireCall(Call):
     def _read(self, last: Exchange) -> AgentMetrics | None:
         request = last.request
         path = request.url.path
-        asked = self.format.read_request(_content(request))
+        asked = self.format.read_request(content_of(request))
         host, port = request.url.host, request.url.port
         self.model = (asked.model if asked is not None else "") or model_in_path(path) or ""
         asking = PlainHeaders(request.headers)
@@ -221,6 +218,8 @@ class WireCall(Call):
             if self.provider == "unknown":
                 return None
             count("request_unreadable", self.provider)
+        if last.meter is not None and not last.ending:
+            last.meter.finish()  # the process ends before its stream
         answer = self._read_answer(last)
         self.model = self.model or answer.response_model or ""  # a stored prompt names the model
         streamed = last.meter is not None
@@ -246,7 +245,7 @@ class WireCall(Call):
     def _read_answer(self, last: Exchange) -> Answer:
         if last.kept is not None:
             last.body = b"".join(last.kept)
-        if last.meter is None and last.body and (_is_event_stream(last.headers) or _EVENT_STREAM.match(last.body)):
+        if last.meter is None and last.body and begins_event_stream(last.body):
             # The application read a whole stream at once: one chunk, at the end.
             last.meter = StreamMeter(self.format.new_reader(), self.started, self.wall)
             last.meter.take(last.body, last.sent, last.done)
@@ -263,17 +262,14 @@ class WireCall(Call):
         self.response_model = answer.response_model
         self.finish_reason = answer.finish_reason
         self.tools_used = answer.tools
-        self.request_id = answer.response_id
-        if last.headers is not None:
-            headers = PlainHeaders(last.headers)
-            self.request_id = next(filter(None, map(headers.get, _REQUEST_ID_HEADERS)), answer.response_id)
+        self.request_id = next(filter(None, map(last.headers.get, _REQUEST_ID_HEADERS)), answer.response_id)
         self.retries = len(self.exchanges) - 1
         if self.retries:
             pairs = zip(self.exchanges, self.exchanges[1:], strict=False)
             self.retry_delay_ms = sum(max(0, later.sent - sooner.done) for sooner, later in pairs) / 1e6
         else:
             # Without the SDK's scope each attempt is a call of its own; the SDK's header tells which one it is.
-            attempt = last.request.headers.get("x-stainless-retry-count", "0")
+            attempt = PlainHeaders(last.request.headers).get("x-stainless-retry-count")
             if attempt.isdecimal() and int(attempt):
                 self.tags = {"attempt": str(int(attempt) + 1)}
 
@@ -297,6 +293,8 @@ class WireCall(Call):
                 count("usage_missing", self.provider)
             usage = Usage()
             if meter is None:
+                # Nothing is billed for what was refused; what else has no usage may have cost something.
+                self.unpriced = (self.status_code or 0) < 400
                 return usage
             self.tokens_estimated = True
             usage.output_tokens = meter.reader.content_events
@@ -318,23 +316,6 @@ class WireCall(Call):
         )
 
 
-class PlainHeaders:
-    """An HTTP library's headers as a plain mapping, made when first asked: the library's own look-up takes 3 us."""
-
-    __slots__ = ("_given", "_made")
-
-    def __init__(self, given: Any) -> None:
-        self._given = given
-        self._made: dict[bytes, bytes] | None = None
-
-    def get(self, name: str, default: str | None = None) -> str | None:
-        """The value of a header, by its name in lower case."""
-        if self._made is None:
-            self._made = {key.lower(): value for key, value in self._given.raw}
-        found = self._made.get(name.encode())
-        return default if found is None else found.decode("latin-1")
-
-
 def begin(collector: Target, request: Any) -> Exchange | None:
     """The attempt that `request` begins, or None for traffic that is no LLM call."""
     if request.method != "POST":
@@ -353,18 +334,6 @@ def begin(collector: Target, request: Any) -> Exchange | None:
 def failed(exchange: Exchange, error: BaseException) -> None:
     """An attempt that ended in an exception instead of a response."""
     exchange.ended(status_of(error), error)
-
-
-def _content(request: Any) -> bytes:
-    try:
-        content: bytes = request.content
-    except Exception:  # RequestNotRead: an upload that is streamed
-        return b""
-    return content
-
-
-def _is_event_stream(headers: Any) -> bool:
-    return headers is not None and headers.get("content-type", "").startswith("text/event-stream")
 
 
 def _cause(status: str, names: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -260,7 +261,8 @@ def test_http_429(metered: Metered) -> None:
         ask(client(failing(429, "rate_limit_exceeded")))
     record = metered.only()
     assert (record.status, record.error_class, record.error_category) == ("error", "RateLimitError", "rate_limit")
-    assert record.status_code == 429 and record.cost_usd == 0.0 or record.cost_usd is None
+    assert record.status_code == 429
+    assert record.cost_usd == 0.0  # what was refused costs nothing
 
 
 def test_500_500_200_is_one_call_with_two_retries(metered: Metered) -> None:
@@ -313,6 +315,7 @@ def test_a_timeout_is_a_timeout(metered: Metered) -> None:
         ask(client(slow))
     record = metered.only()
     assert (record.status, record.error_class, record.error_category) == ("timeout", "APITimeoutError", "timeout")
+    assert record.cost_usd is None  # the provider may have answered, and billed, all the same
 
 
 def test_a_timeout_in_mid_stream(metered: Metered) -> None:
@@ -480,6 +483,30 @@ def test_other_traffic_passes_untouched(metered: Metered, path: str) -> None:
         assert bare.post("https://shop.example" + path, json={"text": "hello"}).json() == {}
         assert bare.get("https://shop.example" + path).json() == {}
     assert metered.records() == []
+
+
+def test_an_answer_without_usage_has_no_known_price(metered: Metered) -> None:
+    bare = answer().replace(b'"usage"', b'"used"')
+    ask(client(lambda request: http.Response(200, headers=JSON, stream=Body([bare]))))
+    record = metered.only()
+    assert (record.status, record.output_tokens, record.cost_usd) == ("success", 0, None)
+
+
+def test_a_stream_is_known_without_its_content_type(metered: Metered) -> None:
+    list(ask_stream(client(lambda request: http.Response(200, stream=Body(CHUNKS)))))
+    check_complete_stream = metered.only()
+    assert check_complete_stream.stream is not None and check_complete_stream.stream.chunks_received == 203
+
+
+def test_a_compressed_stream_is_read(metered: Metered) -> None:
+    packed = gzip.compress(b"".join(CHUNKS))
+    parts = [packed[start : start + 100] for start in range(0, len(packed), 100)]
+    headers = {**SSE, "content-encoding": "gzip"}
+    assert len(list(ask_stream(client(lambda request: http.Response(200, headers=headers, stream=Body(parts)))))) == 203
+    record = metered.only()
+    check_complete(record)
+    assert record.stream is not None and record.stream.chunks_received == 203
+    assert record.stream.bytes_received >= len(b"".join(CHUNKS[:-1]))
 
 
 def test_tags_of_the_calling_code_are_in_the_record(metered: Metered) -> None:
