@@ -4,7 +4,7 @@
 # make bench   every benchmark
 # make lock    requirements/*.txt anew from pyproject.toml
 #
-# Needs python3 (3.11 or later) and make. What the targets install goes to .venv, .venv-legacy and .tools.
+# Needs python3 (3.11 or later) and make. What the targets install goes to .venv* and .tools.
 
 SECONDS ?=
 PYTHON ?= >=3.11
@@ -45,19 +45,23 @@ check-types: .venv/ready
 check-floors: .venv/ready
 	$(BIN)/lint-imports
 
-bench: .venv/ready
+bench: .venv-bench/ready
 	@set -e; for script in benchmarks/*.py; do \
-		case $$script in */_*) continue ;; esac; echo "== $$script"; $(BIN)/python $$script; done
+		case $$script in */_*) continue ;; esac; echo "== $$script"; .venv-bench/bin/python $$script; done
 
 lock: .tools/uv
 	$(LOCK) --extra demo --group dev -o requirements/dev.txt
 	$(LOCK) --group legacy -o requirements/legacy.txt
+	$(LOCK) --group bench -o requirements/bench.txt
 
 clean:
-	rm -rf .venv .venv-legacy .tools
+	rm -rf .venv .venv-legacy .venv-bench .tools
 
 .venv/ready: requirements/dev.txt pyproject.toml tools/venv.sh .tools/uv
 	tools/venv.sh .venv requirements/dev.txt '$(PYTHON)'
+
+.venv-bench/ready: requirements/bench.txt pyproject.toml tools/venv.sh .tools/uv
+	tools/venv.sh .venv-bench requirements/bench.txt '$(PYTHON)'
 
 .venv-legacy/ready: requirements/legacy.txt pyproject.toml tools/venv.sh .tools/uv
 	tools/venv.sh .venv-legacy requirements/legacy.txt '$(PYTHON)'

@@ -23,7 +23,7 @@ from .run import metered, where
 from .stores import Answers, ask, chosen_url, opened, run_filter
 from .tables import console_for, line, print_table, table
 
-_NEEDED = ("openai", "anthropic", "starlette", "uvicorn")
+_NEEDED = ("openai", "anthropic", "uvicorn")
 _ERROR_RATE = 0.04  # there is something to see in the columns for errors and retries
 _REFRESH_SECONDS = 0.5
 _LINE_SECONDS = 3.0

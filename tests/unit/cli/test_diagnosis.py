@@ -42,7 +42,7 @@ def test_extras_and_what_they_lack(look, monkeypatch):
 
 
 def test_an_extra_includes_the_ones_it_names():
-    assert set(diagnosis._needed("demo")) >= {"click", "rich", "openai", "anthropic", "starlette", "uvicorn"}
+    assert set(diagnosis._needed("demo")) >= {"click", "rich", "openai", "anthropic", "uvicorn"}
 
 
 def test_settings_and_where_they_come_from(look):
