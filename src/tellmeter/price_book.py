@@ -24,7 +24,7 @@ import msgspec
 from genai_prices import types as genai
 from genai_prices.data_snapshot import DataSnapshot, get_snapshot
 
-from .prices import COUNTS, Rates, adds_up, rates_of, settled
+from .rates import COUNTS, Rates, adds_up, rates_of, settled
 from .usage import Usage
 
 # genai-prices' ids of the providers that it calls otherwise than we do. Its own matching of provider names is fuzzy: it

@@ -10,7 +10,8 @@ from genai_prices import data_snapshot, types
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tellmeter.prices import PriceBook, settled
+from tellmeter.prices import PriceBook
+from tellmeter.rates import settled
 from tellmeter.usage import Usage
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC).timestamp()

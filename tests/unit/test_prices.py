@@ -14,7 +14,7 @@ import pytest
 from genai_prices import data_snapshot, types
 
 from tellmeter import counts, price_book
-from tellmeter.prices import PriceBook, Rates, default_version, own_rates
+from tellmeter.prices import PriceBook, default_version
 from tellmeter.usage import Usage
 
 AT = 1_790_000_000.0  # 2026-09-21
@@ -171,18 +171,6 @@ def test_subsets_larger_than_their_parent_are_cut_as_the_record_cuts_them(book):
     assert cost == book.cost("openai", "gpt-4o", None, fitting, at=AT)[0] > 0.001
 
 
-def test_rates_are_exact_where_floats_are_not():
-    rates = own_rates({"input": 0.1, "output": 0.2})
-    assert isinstance(rates, Rates)
-    assert rates.dollars(Usage(input_tokens=1_000_000, output_tokens=1_000_000)) == 0.3
-    assert rates.dollars(Usage(input_tokens=10**18)) == 1e11
-
-
-def test_tiny_and_huge_own_rates():
-    assert own_rates({"input": 1e-9}).dollars(Usage(input_tokens=1)) == 1e-15
-    assert own_rates({"input": 1e9}).dollars(Usage(input_tokens=1)) == 1000.0
-
-
 # --- discounts
 
 
@@ -314,7 +302,7 @@ print(PriceBook().cost("openai", "gpt-4o", None, Usage(input_tokens=123457, outp
 def test_nothing_is_loaded_before_the_first_price_of_the_book():
     code = """
 import sys
-from tellmeter.prices import PriceBook, Rates, default_version, own_rates
+from tellmeter.prices import PriceBook, default_version
 from tellmeter.usage import Usage
 book = PriceBook({"mine": {"input": 1}}, {"openai": 0.1})
 book.cost("openrouter", "x", None, Usage(cost_usd=1.0), at=1.79e9)
