@@ -282,7 +282,11 @@ class MetricsCollector:
         """End what is still open, deliver what waits within `exit_timeout_seconds`, and say what was lost."""
         for call in list(self.open_calls.values()):
             call.end("abandoned")
-        left = started + self.config.exit_timeout_seconds - time.monotonic()
+        # A short program's first price is looked up here (0.4 s of CPU): that time is not taken from the sinks'.
+        began = time.monotonic()
+        self._router.drain(self.config.exit_timeout_seconds)
+        drained = time.monotonic() - began
+        left = started + drained + self.config.exit_timeout_seconds - time.monotonic()
         self.shutdown_sync(max(0.0, left))
         stats = self.stats()
         lost = sum(stats.dropped.get(reason, 0) for reason in ("queue_full", "error")) + stats.queued
