@@ -105,12 +105,12 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
         """
         env = os.environ if environ is None else environ
         values: dict[str, Any] = {}
-        for name, sources in _SOURCES.items():
+        for name, sources in SOURCES.items():
             variable = next((source for source in sources if env.get(source, "").strip()), None)
             if variable is not None:
                 values[name] = _parse(variable, env[variable].strip(), _PARSERS[name])
         for variable in env:
-            if variable.startswith("TELLMETER_") and variable not in _KNOWN_VARIABLES:
+            if variable.startswith("TELLMETER_") and variable not in KNOWN_VARIABLES:
                 logger.warning("%s is no setting of tellmeter; see MetricsConfig for the names", variable)
         try:
             return cls(**{**values, **given})
@@ -118,7 +118,7 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
             guilty = next((name for name in values if str(error).startswith(name) and name not in given), None)
             if guilty is None:
                 raise
-            variable = next(source for source in _SOURCES[guilty] if env.get(source, "").strip())
+            variable = next(source for source in SOURCES[guilty] if env.get(source, "").strip())
             raise ConfigError(f"{variable}: {error}") from None
 
 
@@ -219,13 +219,13 @@ _GUIDE_NAMES = {
     "streaming_sampling_rate": "STREAMING_SAMPLING_RATE",
     "error_sampling_rate": "ERROR_SAMPLING_RATE",
 }
-_SOURCES: dict[str, tuple[str, ...]] = {
+SOURCES: dict[str, tuple[str, ...]] = {
     name: (f"TELLMETER_{name.upper()}", *([_GUIDE_NAMES[name]] if name in _GUIDE_NAMES else [])) for name in _PARSERS
 }
 SINKS_VARIABLE = "TELLMETER_SINKS"
 STORE_VARIABLE = "TELLMETER_STORE"
 RUN_VARIABLE = "TELLMETER_RUN_DIR"
-_KNOWN_VARIABLES = {variable for sources in _SOURCES.values() for variable in sources} | {
+KNOWN_VARIABLES = {variable for sources in SOURCES.values() for variable in sources} | {
     SINKS_VARIABLE,
     STORE_VARIABLE,
     RUN_VARIABLE,

@@ -47,6 +47,12 @@ def rows(store: Path) -> list[Any]:
     return sqlite3.connect(store).execute("select status from llm_metrics").fetchall()
 
 
+def test_ctrl_c_kills_as_ever_although_prices_are_loaded_at_the_end(tmp_path: Path) -> None:
+    done = run(PROGRAM.format(calls=CALLS, ending="raise KeyboardInterrupt"), tmp_path / "calls.db")
+    assert done.returncode == -signal.SIGINT
+    assert len(rows(tmp_path / "calls.db")) == CALLS
+
+
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_nothing_is_lost_by(ending: str, tmp_path: Path) -> None:
     code, expected = ENDINGS[ending]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import signal
 import sys
@@ -21,7 +20,6 @@ def attach() -> None:
     instrument()
     _leave_mark()
     _flush_at_sigterm()
-    atexit.register(_die_of_sigint)  # registered first, so it runs after what delivers at exit
 
 
 def _leave_mark() -> None:
@@ -51,20 +49,6 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
         os.kill(os.getpid(), number)
 
 
-def _die_of_sigint() -> None:
-    """Keep the exit code of a program that Ctrl-C ends.
-
-    CPython notes that nobody caught the KeyboardInterrupt, and forgets it when `exec()` runs any text meanwhile, as
-    loading prices for the last calls does. The program would then exit with 1 instead of dying of SIGINT.
-    """
-    interactive = hasattr(sys, "ps1")  # an interrupted line of a console is not the end of the program
-    if getattr(sys, "last_type", None) is KeyboardInterrupt and not interactive:
-        try:
-            exec("raise KeyboardInterrupt")  # noqa: S102 - a text of ours; makes CPython note it again
-        except KeyboardInterrupt:
-            pass
-
-
 def _deliver() -> None:
     # Nothing to do where nothing was metered: do not import the pipeline to find that out.
     lifecycle = sys.modules.get("tellmeter.pipeline.lifecycle")
@@ -73,6 +57,6 @@ def _deliver() -> None:
     import threading
 
     # On a thread, because the code that the signal interrupted may hold a lock that delivery needs.
-    worker = threading.Thread(target=lifecycle._at_exit, name="tellmeter-sigterm", daemon=True)
+    worker = threading.Thread(target=lifecycle.at_exit, name="tellmeter-sigterm", daemon=True)
     worker.start()
     worker.join(_FLUSH_SECONDS)

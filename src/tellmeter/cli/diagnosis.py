@@ -171,10 +171,10 @@ def _needed(extra: str) -> Iterator[str]:
 
 
 def _settings(env: Mapping[str, str], problems: list[Problem]) -> list[Setting]:
-    known = {variable: value for variable, value in env.items() if variable in config._KNOWN_VARIABLES}
+    known = {variable: value for variable, value in env.items() if variable in config.KNOWN_VARIABLES}
     for variable in sorted(env):
         if variable.startswith("TELLMETER_") and variable not in known:
-            names = [name.removeprefix("TELLMETER_") for name in config._KNOWN_VARIABLES]
+            names = [name.removeprefix("TELLMETER_") for name in config.KNOWN_VARIABLES]
             near = get_close_matches(variable.removeprefix("TELLMETER_"), names, 1)
             cure = f"rename it to TELLMETER_{near[0]}" if near else "unset it"
             problems.append(Problem(f"{variable} is no setting", cure))
@@ -187,7 +187,7 @@ def _settings(env: Mapping[str, str], problems: list[Problem]) -> list[Setting]:
         default = config.MetricsConfig()
         for name in config.MetricsConfig.__struct_fields__:
             if (value := getattr(chosen, name)) != getattr(default, name):
-                source = next(variable for variable in config._SOURCES[name] if known.get(variable, "").strip())
+                source = next(variable for variable in config.SOURCES[name] if known.get(variable, "").strip())
                 found.append(Setting(name, _shown(value), source))
                 if name == "enabled":
                     problems.append(Problem(f"metering is off ({source})", f"unset {source}"))

@@ -19,7 +19,7 @@ def chosen_url(given: str | None) -> str:
     Raises:
         ConfigError: a URL that names no store.
     """
-    _, url = urls._known(given or default_store_url(), urls.STORES)
+    _, url = urls.known_url(given or default_store_url(), urls.STORES)
     path = file_of(url)
     return url if path is None else url.replace(parse(url).location, f"///{path}", 1)
 

@@ -138,6 +138,7 @@ class ThreadLane:
         self._thread: threading.Thread | None = None
         self._closing = False
         self._given_up = False
+        self._deadline = math.inf  # of a lane that is being closed
         self._at_work = threading.RLock()  # held while the sink's code runs
         self._forking = False
 
@@ -184,9 +185,12 @@ class ThreadLane:
         self.flush(deadline)
         with self._changed:
             self._closing = True
+            self._deadline = deadline
             thread = self._thread
             self._changed.notify_all()
-        if thread is not None and thread is not threading.current_thread():
+        if thread is None and self._queue:
+            self._run()  # the interpreter is ending and starts no more threads (Python 3.12 and later)
+        elif thread is not None and thread is not threading.current_thread():
             thread.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
             if thread is not None and thread.is_alive():
@@ -234,7 +238,7 @@ class ThreadLane:
         try:
             hook_exit()
             thread.start()
-        except RuntimeError:  # the interpreter is ending: close() counts what waits
+        except RuntimeError:  # the interpreter is ending: close() delivers on its own thread
             return
         self._thread = thread
 
@@ -316,7 +320,7 @@ class ThreadLane:
     def _attempt(self, batch: list[AgentMetrics]) -> Outcome:
         try:
             with self._at_work:
-                outcome = self.sink.send(batch, time.monotonic() + ATTEMPT_SECONDS)
+                outcome = self.sink.send(batch, min(time.monotonic() + ATTEMPT_SECONDS, self._deadline))
         except BaseException as error:
             note(self.name, error)
             return RetryLater(reason="exception")
@@ -333,8 +337,9 @@ class ThreadLane:
         wished = after if after is not None and math.isfinite(after) and after > 0 else 0.0
         until = time.monotonic() + max(random.uniform(0, longest), min(wished, RETRY_AFTER_LONGEST))
         with self._changed:
-            while not self._given_up and (left := until - time.monotonic()) > 0:
+            while not self._given_up and (left := min(until, self._deadline) - time.monotonic()) > 0:
                 self._changed.wait(left)
+            self._given_up = self._given_up or time.monotonic() >= self._deadline
         return failures + 1
 
     def _account(self, *, delivered: int = 0, dropped: int = 0, reason: str = "rejected") -> None:

@@ -56,13 +56,13 @@ def hook_exit() -> None:
     if _hooked_generation == _generation:
         return
     if _hooked_generation < 0:
-        atexit.register(_at_exit)
+        atexit.register(at_exit)
     _hooked_generation = _generation
     # A multiprocessing worker, forked or spawned, ends by os._exit and runs no atexit handlers, only these finalizers.
     process = sys.modules.get("multiprocessing.process")
     util = sys.modules.get("multiprocessing.util")
     if process is not None and util is not None and process.parent_process() is not None:
-        util.Finalize(None, _at_exit, exitpriority=-100)
+        util.Finalize(None, at_exit, exitpriority=-100)
 
 
 def _before_fork() -> None:
@@ -82,7 +82,23 @@ def _after_fork() -> None:
         guarded("fork", one.after_fork, default=None)
 
 
-def _at_exit() -> None:
+def at_exit() -> None:
+    """Deliver what waits, everywhere in this process."""
     started = time.monotonic()
     for one in list(_alive):
         guarded("exit", one.at_exit, started, default=None)
+    _keep_sigint()
+
+
+def _keep_sigint() -> None:
+    """Keep the exit code of a program that Ctrl-C ends.
+
+    CPython notes that nobody caught the KeyboardInterrupt, and forgets it when `exec()` runs any text meanwhile, as
+    loading prices for the last calls does. The program would then exit with 1 instead of dying of SIGINT.
+    """
+    interactive = hasattr(sys, "ps1")  # an interrupted line of a console is not the end of the program
+    if getattr(sys, "last_type", None) is KeyboardInterrupt and not interactive:
+        try:
+            exec("raise KeyboardInterrupt")  # noqa: S102 - a text of ours; makes CPython note it again
+        except KeyboardInterrupt:
+            pass

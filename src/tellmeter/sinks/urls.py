@@ -29,7 +29,7 @@ def sink_from_url(url: str) -> Any:
         ConfigError: an unknown scheme or option, or a bad value; passwords are not in the message.
         MissingExtra: a sink whose package is not installed.
     """
-    scheme, url = _known(url, tuple(SCHEMES))
+    scheme, url = known_url(url, tuple(SCHEMES))
     return _load(scheme).from_url(url)
 
 
@@ -40,12 +40,12 @@ def store_from_url(url: str, must_exist: bool = False) -> MetricsStore:
         ConfigError: as `sink_from_url`; a scheme that cannot be asked.
         StoreError: with `must_exist`, a store that is missing or cannot be read.
     """
-    scheme, url = _known(url, STORES)
+    scheme, url = known_url(url, STORES)
     return cast(MetricsStore, _load(scheme).from_url(url, must_exist=must_exist))
 
 
-def _known(url: object, allowed: tuple[str, ...]) -> tuple[str, str]:
-    """The scheme, and the URL with it."""
+def known_url(url: object, allowed: tuple[str, ...]) -> tuple[str, str]:
+    """The scheme of a URL or path, and the URL with it; ConfigError where it is none of `allowed`."""
     if not isinstance(url, str) or not url.strip():
         raise ConfigError(f"a URL is needed, as sqlite:///calls.db; there are {_list(allowed)}")
     url = url.strip()

@@ -96,16 +96,6 @@ def test_sigterm_without_any_call_kills_at_once():
     assert (run.returncode, run.stderr) == (-signal.SIGTERM, "")
 
 
-def test_ctrl_c_kills_as_ever_although_a_text_is_executed_at_exit():
-    code = """
-    attach.attach()
-    import atexit
-    atexit.register(exec, "pass")
-    raise KeyboardInterrupt
-    """
-    assert python(code).returncode == -signal.SIGINT
-
-
 def test_a_ctrl_c_that_was_caught_is_no_death():
     code = """
     attach.attach()
