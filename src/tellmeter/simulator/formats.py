@@ -71,7 +71,7 @@ def text_of(value: Any) -> str:
     if isinstance(value, list):
         return "\n".join(map(text_of, value))
     if isinstance(value, Mapping):
-        if value.get("type") in _MEDIA:
+        if isinstance(kind := value.get("type"), str) and kind in _MEDIA:
             return _MEDIA_TEXT
         return "\n".join(text_of(part) for key, part in value.items() if key not in {"type", "cache_control"})
     return "" if value is None else str(value)
