@@ -12,8 +12,8 @@ from .cleaning import clean_tags
 
 T = TypeVar("T")
 _NO_TAGS: Mapping[str, str] = {}
-_tags: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("tellmeter_tags", default=_NO_TAGS)
-_suppressed: contextvars.ContextVar[bool] = contextvars.ContextVar("tellmeter_suppressed", default=False)
+tags_in_force: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("tellmeter_tags", default=_NO_TAGS)
+suppression: contextvars.ContextVar[bool] = contextvars.ContextVar("tellmeter_suppressed", default=False)
 
 
 class tags:  # noqa: N801 - reads as a word in a with statement
@@ -31,13 +31,13 @@ class tags:  # noqa: N801 - reads as a word in a with statement
         self._tokens: list[contextvars.Token[Mapping[str, str]]] = []
 
     def __enter__(self) -> tags:
-        self._tokens.append(_tags.set({**_tags.get(), **self._own}))
+        self._tokens.append(tags_in_force.set({**tags_in_force.get(), **self._own}))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        reset(_tags, self._tokens.pop())
+        reset(tags_in_force, self._tokens.pop())
 
     async def __aenter__(self) -> tags:
         return self.__enter__()
@@ -50,7 +50,7 @@ class tags:  # noqa: N801 - reads as a word in a with statement
 
 def current_tags() -> Mapping[str, str]:
     """The tags of the running code; treat it as read-only."""
-    return _tags.get()
+    return tags_in_force.get()
 
 
 class suppressed:  # noqa: N801
@@ -59,15 +59,15 @@ class suppressed:  # noqa: N801
     __slots__ = ("_token",)
 
     def __enter__(self) -> None:
-        self._token = _suppressed.set(True)
+        self._token = suppression.set(True)
 
     def __exit__(self, *error: object) -> None:
-        reset(_suppressed, self._token)
+        reset(suppression, self._token)
 
 
 def is_suppressed() -> bool:
     """Whether the running code is inside `suppressed()`."""
-    return _suppressed.get()
+    return suppression.get()
 
 
 def reset(variable: contextvars.ContextVar[T], token: contextvars.Token[T]) -> None:

@@ -28,15 +28,11 @@ class Lived(Protocol):
         """Deliver what waits before `deadline` (of `time.monotonic`), count the rest."""
 
 
-_generation = 0
-_hooked_generation = -1
+forks = 0
+"""How many forks lie between this process and the one that began; a call ends only where it began."""
+_hooked = -1  # the value of `forks` for which the exit is hooked
 _fork_hooked = False
 _alive: weakref.WeakSet[Lived] = weakref.WeakSet()
-
-
-def generation() -> int:
-    """How many forks lie between this process and the one that began; a call ends only where it began."""
-    return _generation
 
 
 def join(one: Lived) -> None:
@@ -52,12 +48,12 @@ def join(one: Lived) -> None:
 
 def hook_exit() -> None:
     """See to it that this process's exit is told; asked again when a forked child gets busy."""
-    global _hooked_generation
-    if _hooked_generation == _generation:
+    global _hooked
+    if _hooked == forks:
         return
-    if _hooked_generation < 0:
+    if _hooked < 0:
         atexit.register(at_exit)
-    _hooked_generation = _generation
+    _hooked = forks
     # A multiprocessing worker, forked or spawned, ends by os._exit and runs no atexit handlers, only these finalizers.
     process = sys.modules.get("multiprocessing.process")
     util = sys.modules.get("multiprocessing.util")
@@ -76,8 +72,8 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork() -> None:
-    global _generation
-    _generation += 1
+    global forks
+    forks += 1
     for one in list(_alive):
         guarded("fork", one.after_fork, default=None)
 

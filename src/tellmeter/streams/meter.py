@@ -17,7 +17,7 @@ from ..records import StreamMetrics, uuid7
 # How much is folded at a time once the first token is there: enough to share the fixed costs of a fold, little enough
 # for the few KiB that a running stream may keep.
 FOLD_CHUNKS = 16
-FOLD_BYTES = 1024  # a chunk of this size is folded at once, so that at most 16 KiB ever wait
+FOLD_BYTES = 4096
 
 _MS = 1e6  # nanoseconds in a millisecond
 
@@ -39,22 +39,22 @@ class StreamMeter:
     """Measures one stream. `started` is `time.perf_counter_ns` at the start of the call, `wall` Unix seconds then."""
 
     __slots__ = (
-        "_chunks",
         "_gap_count",
         "_gap_squares",
         "_gap_total",
         "_gaps",
-        "_limit",
-        "_times",
         "bytes",
+        "chunks",
         "consumer_wait",
         "first_chunk",
         "first_token",
         "last_arrival",
+        "limit",
         "max_gap",
         "provider_wait",
         "reader",
         "started",
+        "times",
         "wall",
     )
 
@@ -69,9 +69,11 @@ class StreamMeter:
         self.provider_wait = 0
         self.consumer_wait = 0
         self.max_gap = 0
-        self._chunks: list[bytes] = []
-        self._times: list[int] = []  # for each chunk when it was asked for and when it came, one after the other
-        self._limit = 1  # every chunk is read at once until the first token is found, so that its time is exact
+        # What waits to be read. The stream appends to both itself and calls `fold` at `limit` chunks: an SDK does so
+        # much between two chunks that even the call of `take` is expensive, its code is cold again.
+        self.chunks: list[bytes] = []
+        self.times: list[int] = []  # for each chunk when it was asked for and when it came, one after the other
+        self.limit = 1  # every chunk is read at once until the first token is found, so that its time is exact
         self._gaps: dict[int, int] = {}
         self._gap_count = 0
         self._gap_total = 0
@@ -79,20 +81,20 @@ class StreamMeter:
 
     def take(self, chunk: bytes, asked: int, arrived: int) -> None:
         """Note one chunk: the consumer asked for it at `asked`, it came at `arrived` (`time.perf_counter_ns`)."""
-        self._chunks.append(chunk)
-        self._times += (asked, arrived)
-        if len(self._chunks) >= self._limit or len(chunk) >= FOLD_BYTES:
+        self.chunks.append(chunk)
+        self.times += (asked, arrived)
+        if len(self.chunks) >= self.limit:
             self.fold()
 
     def fold(self) -> None:
         """Read the chunks that wait."""
-        chunks, times = self._chunks, self._times
+        chunks, times = self.chunks, self.times
         if not chunks:
             return
         data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        asked, arrived = times[::2], times[1::2]
+        asked, arrived = times[: 2 * len(chunks) : 2], times[1 : 2 * len(chunks) : 2]
+        del times[: 2 * len(chunks)]  # the consumer may have asked for the next one already
         chunks.clear()
-        times.clear()
         self.bytes += len(data)
         self.reader.feed(data)
         waits = list(map(sub, arrived, asked))
@@ -110,7 +112,8 @@ class StreamMeter:
             self._note_gaps(waits)
         if not self.first_token and self.reader.content_events:
             self.first_token = last
-            self._limit = FOLD_CHUNKS
+        if self.first_token:
+            self.limit = min(FOLD_CHUNKS, FOLD_BYTES * len(asked) // (len(data) + 1) + 1)
 
     def _note_gaps(self, waits: list[int]) -> None:
         self._gap_total += sum(waits)

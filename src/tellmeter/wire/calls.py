@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextvars
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ..call import CALL_BYTES, STREAM_STATUS, Call, Target, class_names, status_of
-from ..context import is_suppressed
+from ..context import suppression
 from ..counts import count
 from ..failures import error_category, error_class
 from ..records import AgentMetrics, StreamMetrics
@@ -114,10 +113,9 @@ class Exchange:
         self.kept = None
         self.meter = StreamMeter(call.format.new_reader(), call.started, call.wall)
 
-    @property
-    def fast_take(self) -> Callable[[bytes, int, int], None]:
-        """What takes the chunks: the meter itself where nothing stands between."""
-        return self.take if self.meter is None or self.decode is not None else self.meter.take
+    def chunks(self) -> Chunks:
+        """Where the chunks are noted: in the meter itself where nothing stands between."""
+        return OneByOne(self) if self.meter is None or self.decode is not None else self.meter
 
     def take(self, chunk: bytes, asked: int, arrived: int) -> None:
         """One chunk of the body as it came from the network."""
@@ -163,6 +161,36 @@ class Exchange:
         self.call.exchange_ended()
 
 
+class Chunks(Protocol):
+    """Chunks of a body and their times (asked for, came): the stream appends both, and calls `fold` at `limit`."""
+
+    chunks: list[bytes]
+    times: list[int]
+    limit: int
+
+    def fold(self) -> None:
+        """Read what waits."""
+
+
+class OneByOne:
+    """Hands each chunk to its exchange: for bodies that are encoded, kept, or not known yet."""
+
+    limit = 1
+
+    def __init__(self, exchange: Exchange) -> None:
+        self.chunks: list[bytes] = []
+        self.times: list[int] = []
+        self._exchange = exchange
+
+    def fold(self) -> None:
+        """Hand over what waits."""
+        chunks, times = self.chunks[:], self.times[:]
+        self.chunks.clear()
+        self.times.clear()
+        for chunk, asked, arrived in zip(chunks, times[::2], times[1::2], strict=False):
+            self._exchange.take(chunk, asked, arrived)
+
+
 class WireCall(Call):
     """One logical call on the wire. `exchanges` are its attempts."""
 
@@ -192,10 +220,8 @@ class WireCall(Call):
 
     def size(self) -> int:
         """About how many bytes the ended call holds until it is finished."""
-        held = CALL_BYTES
-        for exchange in self.exchanges:
-            held += len(exchange.body or b"") + len(content_of(exchange.request))
-        return held
+        last = self.exchanges[-1]
+        return CALL_BYTES + len(last.body or b"") + len(content_of(last.request))
 
     # ------------------------------------------------------------------ on the router thread
 
@@ -321,7 +347,7 @@ def begin(collector: Target, request: Any) -> Exchange | None:
     if request.method != "POST":
         return None
     wire_format = by_path(request.url.path)
-    if wire_format is None or sending.get() or is_suppressed() or not collector.config.enabled:
+    if wire_format is None or sending.get() or suppression.get() or not collector.config.enabled:
         return None
     scope = current_scope.get()
     if scope is None or not scope.open:

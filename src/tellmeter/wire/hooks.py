@@ -54,12 +54,12 @@ def instrument(client: Any = None, *, collector: Target | None = None) -> None:
 
 def uninstrument(client: Any = None) -> None:
     """Undo `instrument()`: for one client, or for everything. Calls in progress still end in their record."""
-    global _metering_all
+    global _metering_all, _target
     with _lock:
         if client is not None:
             _forget_one(_http_client(client))
             return
-        _metering_all = False
+        _metering_all, _target = False, None
         for one in list(_single.values()):
             _forget_one(one)
         for (owner, name), wrapper in list(_patched.items()):
@@ -135,9 +135,9 @@ def _patch(owner: type, name: str, wrapper: Wrapper) -> None:
 
 
 def _current() -> Target | None:
-    if not _metering_all:
-        return None
-    return get_metrics_collector() if _target is None else _target
+    if _target is not None or not _metering_all:
+        return _target
+    return get_metrics_collector()
 
 
 def _instrument_one(client: Any, collector: Target | None) -> None:

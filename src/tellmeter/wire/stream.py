@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
 
 from ..call import status_of
 from ..pipeline.guard import note
-from .calls import Exchange
-
-Take = Callable[[bytes, int, int], None]
+from .calls import Chunks, Exchange
 
 clock = time.perf_counter_ns
 
@@ -25,9 +23,9 @@ class Watch:
     def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
 
-    def taker(self) -> Take:
-        """What takes each chunk that goes to the application. It may raise: then nothing more is given to it."""
-        return self._exchange.fast_take
+    def chunks(self) -> Chunks:
+        """Where the chunks that go to the application are noted."""
+        return self._exchange.chunks()
 
     def exhausted(self) -> None:
         """The body was read to its end."""
@@ -52,9 +50,13 @@ class Watch:
             note("stream", error)
 
 
-def _ignore(error: Exception) -> Take:
-    note("stream", error)
-    return lambda chunk, asked, arrived: None
+def _fold(noted: Chunks) -> None:
+    try:
+        noted.fold()
+    except Exception as error:
+        note("stream", error)
+        noted.chunks.clear()
+        noted.times.clear()
 
 
 @lru_cache(maxsize=8)
@@ -72,16 +74,17 @@ def stream_classes(module: ModuleType) -> tuple[type, type]:
                 yield from self._inner
                 return
             self._begun = True
-            take = self._watch.taker()
+            noted = self._watch.chunks()
+            chunks, add_chunk, add_time = noted.chunks, noted.chunks.append, noted.times.append
             try:
-                asked = clock()
+                add_time(clock())
                 for chunk in self._inner:
-                    try:
-                        take(chunk, asked, clock())
-                    except Exception as error:
-                        take = _ignore(error)
+                    add_time(clock())
+                    add_chunk(chunk)
+                    if len(chunks) >= noted.limit:
+                        _fold(noted)
                     yield chunk
-                    asked = clock()
+                    add_time(clock())
             except GeneratorExit:  # the close that follows tells how it ended
                 raise
             except BaseException as error:
@@ -112,16 +115,17 @@ def stream_classes(module: ModuleType) -> tuple[type, type]:
                     yield chunk
                 return
             self._begun = True
-            take = self._watch.taker()
+            noted = self._watch.chunks()
+            chunks, add_chunk, add_time = noted.chunks, noted.chunks.append, noted.times.append
             try:
-                asked = clock()
+                add_time(clock())
                 async for chunk in iterator:
-                    try:
-                        take(chunk, asked, clock())
-                    except Exception as error:
-                        take = _ignore(error)
+                    add_time(clock())
+                    add_chunk(chunk)
+                    if len(chunks) >= noted.limit:
+                        _fold(noted)
                     yield chunk
-                    asked = clock()
+                    add_time(clock())
             except GeneratorExit:
                 raise
             except BaseException as error:

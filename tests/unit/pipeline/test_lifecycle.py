@@ -30,14 +30,14 @@ class Told:
 def test_a_fork_is_told_to_both_sides_and_counted_in_the_child() -> None:
     told = Told()
     lifecycle.join(told)
-    before = lifecycle.generation()
+    before = lifecycle.forks
     pid = os.fork()
     if pid == 0:
-        right = told.heard == ["before", "child"] and lifecycle.generation() == before + 1
+        right = told.heard == ["before", "child"] and lifecycle.forks == before + 1
         os._exit(0 if right else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     assert told.heard == ["before", "parent"]
-    assert lifecycle.generation() == before
+    assert lifecycle.forks == before
 
 
 def test_one_that_raises_does_not_keep_the_others_from_hearing() -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import httpx
 import httpx2
@@ -13,22 +12,34 @@ from tellmeter import counts
 from tellmeter.wire.stream import stream_classes
 
 
+class Noted:
+    """Chunks as a meter has them."""
+
+    def __init__(self, broken: bool) -> None:
+        self.chunks: list[bytes] = []
+        self.times: list[int] = []
+        self.limit = 2
+        self.read: list[bytes] = []
+        self.broken = broken
+
+    def fold(self) -> None:
+        if self.broken:
+            raise RuntimeError
+        assert self.times == sorted(self.times) and len(self.times) == 2 * len(self.chunks)
+        self.read += self.chunks
+        self.chunks.clear()
+        self.times.clear()
+
+
 class Heard:
     """Stands where a Watch stands, and remembers what it is told."""
 
     def __init__(self, broken: bool = False) -> None:
         self.told: list[str] = []
-        self.chunks: list[bytes] = []
-        self.broken = broken
+        self.noted = Noted(broken)
 
-    def taker(self) -> Any:
-        def take(chunk: bytes, asked: int, arrived: int) -> None:
-            if self.broken:
-                raise RuntimeError
-            assert asked <= arrived
-            self.chunks.append(chunk)
-
-        return take
+    def chunks(self) -> Noted:
+        return self.noted
 
     def exhausted(self) -> None:
         self.told.append("exhausted")
@@ -73,7 +84,7 @@ SYNC, ASYNC = stream_classes(httpx2)
 def test_the_bytes_pass_and_the_end_is_told() -> None:
     heard, inner = Heard(), Inner()
     stream = SYNC(inner, heard)
-    assert list(stream) == heard.chunks == [b"one", b"two"]
+    assert list(stream) == heard.noted.read == [b"one", b"two"]
     stream.close()
     assert heard.told == ["exhausted", "closed"] and inner.was_closed
     assert stream.elapsed == 7
@@ -83,7 +94,7 @@ def test_a_second_reading_is_the_sdks_own_and_not_counted() -> None:
     heard = Heard()
     stream = SYNC(Inner(), heard)
     assert list(stream) == list(stream)
-    assert len(heard.chunks) == 2
+    assert len(heard.noted.read) == 2
 
 
 def test_an_error_of_the_network_is_told_and_goes_on() -> None:
@@ -125,9 +136,9 @@ def test_the_async_stream_does_the_same() -> None:
     async def main() -> None:
         heard, inner = Heard(), Inner()
         stream = ASYNC(inner, heard)
-        assert [chunk async for chunk in stream] == heard.chunks == [b"one", b"two"]
+        assert [chunk async for chunk in stream] == heard.noted.read == [b"one", b"two"]
         assert [chunk async for chunk in stream] == [b"one", b"two"]
-        assert len(heard.chunks) == 2
+        assert len(heard.noted.read) == 2
         await stream.aclose()
         assert heard.told == ["exhausted", "closed"] and inner.was_closed
 
