@@ -14,7 +14,7 @@ from ..collector import get_metrics_collector
 from ..errors import ConfigError
 from ..pipeline.guard import note
 from . import stainless
-from .http import Wrapper, module_of, send_wrappers
+from .http import Send, metered_async_send, metered_send, module_of
 
 HTTP_MODULES = ("httpx", "httpx2")
 
@@ -113,23 +113,20 @@ def _guarded_hook(hook: Callable[[ModuleType], None], module: ModuleType) -> Non
 
 
 def _hook_http(module: ModuleType) -> None:
-    send, send_async = send_wrappers(module, _current)
-    _patch(module.Client, "send", send)
-    _patch(module.AsyncClient, "send", send_async)
+    _patch(module.Client, "send", lambda original: metered_send(original, module, _current))
+    _patch(module.AsyncClient, "send", lambda original: metered_async_send(original, module, _current))
 
 
 def _hook_stainless(module: ModuleType) -> None:
-    _patch(module.SyncAPIClient, "request", stainless.request)
-    _patch(module.AsyncAPIClient, "request", stainless.request_async)
+    _patch(module.SyncAPIClient, "request", stainless.joined_request)
+    _patch(module.AsyncAPIClient, "request", stainless.joined_async_request)
 
 
-def _patch(owner: type, name: str, wrapper: Wrapper) -> None:
+def _patch(owner: type, name: str, wrapper_of: Callable[[Send], Send]) -> None:
     former = _patched.get((owner, name))
     if former is not None and vars(owner)[name] is not former.__wrapped__:
         return  # ours, or somebody's around ours
-    import wrapt
-
-    made = wrapt.FunctionWrapper(vars(owner)[name], wrapper)
+    made: Any = wrapper_of(vars(owner)[name])
     setattr(owner, name, made)
     _patched[(owner, name)] = made
 
@@ -145,14 +142,8 @@ def _instrument_one(client: Any, collector: Target | None) -> None:
         return
     module = module_of(client)
     assert module is not None
-    send, send_async = send_wrappers(module, lambda: _current_single(client, collector))
-    wrapper = send if isinstance(client, module.Client) else send_async
-    inner = client.send
-
-    def metered(*args: Any, **kwargs: Any) -> Any:
-        return wrapper(inner, client, args, kwargs)
-
-    client.send = metered
+    wrapper_of = metered_send if isinstance(client, module.Client) else metered_async_send
+    client.send = wrapper_of(client.send, module, lambda: _current_single(client, collector))
     _single[id(client)] = client
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -21,42 +22,48 @@ MODULES = (
 )
 
 
-def request(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Around the sync `request()`."""
-    if current_scope.get() is not None:
-        return wrapped(*args, **kwargs)
-    scope = Scope()
-    token = current_scope.set(scope)
-    try:
-        answer = wrapped(*args, **kwargs)
-    except BaseException as error:
-        _close(scope, error)
-        raise
-    finally:
-        reset(current_scope, token)
-    _close(scope, None)
-    return answer
+def joined_request(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The sync `request()`, with a scope around it."""
+
+    @functools.wraps(original)
+    def request(*args: Any, **kwargs: Any) -> Any:
+        if current_scope.get() is not None:
+            return original(*args, **kwargs)
+        scope = Scope()
+        token = current_scope.set(scope)
+        try:
+            answer = original(*args, **kwargs)
+        except BaseException as error:
+            _close(scope, error)
+            raise
+        finally:
+            reset(current_scope, token)
+        _close(scope, None)
+        return answer
+
+    return request
 
 
-def request_async(wrapped: Callable[..., Any], client: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Around the async `request()`."""
-    if current_scope.get() is not None:
-        return wrapped(*args, **kwargs)
-    return _request_async(wrapped, args, kwargs)
+def joined_async_request(original: Callable[..., Any]) -> Callable[..., Any]:
+    """The async `request()`, with a scope around it."""
 
+    @functools.wraps(original)
+    async def request(*args: Any, **kwargs: Any) -> Any:
+        if current_scope.get() is not None:
+            return await original(*args, **kwargs)
+        scope = Scope()
+        token = current_scope.set(scope)
+        try:
+            answer = await original(*args, **kwargs)
+        except BaseException as error:
+            _close(scope, error)
+            raise
+        finally:
+            reset(current_scope, token)
+        _close(scope, None)
+        return answer
 
-async def _request_async(wrapped: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    scope = Scope()
-    token = current_scope.set(scope)
-    try:
-        answer = await wrapped(*args, **kwargs)
-    except BaseException as error:
-        _close(scope, error)
-        raise
-    finally:
-        reset(current_scope, token)
-    _close(scope, None)
-    return answer
+    return request
 
 
 def _close(scope: Scope, error: BaseException | None) -> None:

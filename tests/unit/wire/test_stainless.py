@@ -10,6 +10,8 @@ from tellmeter.wire.calls import current_scope
 
 
 class Seen:
+    __name__ = "seen"
+
     def __init__(self) -> None:
         self.scopes: list[Any] = []
 
@@ -24,7 +26,7 @@ class Seen:
 
 def test_a_scope_is_around_the_request_and_closed_after_it() -> None:
     seen = Seen()
-    assert stainless.request(seen, None, (1,), {"a": 2}) == "answer"
+    assert stainless.joined_request(seen)(1, a=2) == "answer"
     (scope,) = seen.scopes
     assert scope is not None and not scope.open
     assert current_scope.get() is None
@@ -32,7 +34,7 @@ def test_a_scope_is_around_the_request_and_closed_after_it() -> None:
 
 def test_a_scope_inside_a_scope_is_the_outer_one() -> None:
     seen = Seen()
-    stainless.request(lambda: (seen(), stainless.request(seen, None, (), {})), None, (), {})
+    stainless.joined_request(lambda: (seen(), stainless.joined_request(seen)()))()
     assert seen.scopes[0] is seen.scopes[1]
 
 
@@ -44,7 +46,7 @@ def test_an_exception_closes_the_scope_and_goes_on() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        stainless.request(fail, None, (), {})
+        stainless.joined_request(fail)()
     assert not seen.scopes[0].open and current_scope.get() is None
 
 
@@ -52,7 +54,7 @@ def test_concurrent_async_requests_have_scopes_of_their_own() -> None:
     seen = Seen()
 
     async def main() -> None:
-        requests = [stainless.request_async(seen.later, None, (), {}) for _ in range(5)]
+        requests = [stainless.joined_async_request(seen.later)() for _ in range(5)]
         assert await asyncio.gather(*requests) == ["answer"] * 5
 
     asyncio.run(main())
