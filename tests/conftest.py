@@ -3,6 +3,12 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from hypothesis import HealthCheck, settings
+
+# A busy machine is no fault of the code: no test asserts a time.
+settings.register_profile("tellmeter", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tellmeter")
+
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Print how many recorded exchanges went through the SDKs, per provider and API."""
