@@ -73,6 +73,7 @@ class Call:
     status_code: int | None = None
     tags: Mapping[str, str] = {}
     unpriced: bool = False  # the usage is unknown, and so is what it cost
+    refused: bool = False  # the provider did nothing, and bills nothing, whatever the model costs
 
     def __init__(
         self,
@@ -186,7 +187,9 @@ class Call:
         provider = self.provider or "unknown"
         cost: float | None = None
         version: str | None = None
-        if config.enable_cost_tracking and not self.unpriced:
+        if config.enable_cost_tracking and self.refused:
+            cost = 0.0
+        elif config.enable_cost_tracking and not self.unpriced:
             cost, version = self.target.prices.cost(
                 provider, self.model, self.response_model, usage, at=self.wall, service_tier=service_tier
             )

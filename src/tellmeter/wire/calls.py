@@ -320,7 +320,8 @@ class WireCall(Call):
             usage = Usage()
             if meter is None:
                 # Nothing is billed for what was refused; what else has no usage may have cost something.
-                self.unpriced = (self.status_code or 0) < 400
+                self.refused = (self.status_code or 0) >= 400
+                self.unpriced = not self.refused
                 return usage
             self.tokens_estimated = True
             usage.output_tokens = meter.reader.content_events

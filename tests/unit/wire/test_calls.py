@@ -265,6 +265,13 @@ def test_http_429(metered: Metered) -> None:
     assert record.cost_usd == 0.0  # what was refused costs nothing
 
 
+def test_a_refused_call_costs_nothing_whatever_its_model(metered: Metered) -> None:
+    with pytest.raises(openai.NotFoundError):
+        client(failing(404, "model_not_found")).chat.completions.create(model="no-such-model", messages=MESSAGES)
+    record = metered.only()
+    assert (record.model, record.error_category, record.cost_usd) == ("no-such-model", "not_found", 0.0)
+
+
 def test_500_500_200_is_one_call_with_two_retries(metered: Metered) -> None:
     ask(client(failing(500, "server_error", 2), retries=2))
     record = metered.only()
