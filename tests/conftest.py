@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 
-# A busy machine is no fault of the code: no test asserts a time.
-settings.register_profile("tellmeter", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A busy machine is no fault of the code: no test asserts a time. CI runs the same examples every time; everybody else
+# tries new ones.
+settings.register_profile(
+    "tellmeter",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("tellmeter")
 
 
