@@ -12,6 +12,7 @@ from .cleaning import clean_tags
 
 T = TypeVar("T")
 _NO_TAGS: Mapping[str, str] = {}
+# The tags of the running code, to be treated as read-only, and whether its HTTP traffic is never metered.
 tags_in_force: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("tellmeter_tags", default=_NO_TAGS)
 suppression: contextvars.ContextVar[bool] = contextvars.ContextVar("tellmeter_suppressed", default=False)
 
@@ -48,11 +49,6 @@ class tags:  # noqa: N801 - reads as a word in a with statement
         self.__exit__(kind, error, trace)
 
 
-def current_tags() -> Mapping[str, str]:
-    """The tags of the running code; treat it as read-only."""
-    return tags_in_force.get()
-
-
 class suppressed:  # noqa: N801
     """A block whose HTTP traffic is never metered: what sinks send is not a call of the user's."""
 
@@ -63,11 +59,6 @@ class suppressed:  # noqa: N801
 
     def __exit__(self, *error: object) -> None:
         reset(suppression, self._token)
-
-
-def is_suppressed() -> bool:
-    """Whether the running code is inside `suppressed()`."""
-    return suppression.get()
 
 
 def reset(variable: contextvars.ContextVar[T], token: contextvars.Token[T]) -> None:

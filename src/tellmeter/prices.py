@@ -7,7 +7,6 @@ application itself runs genai-prices' UpdatePrices, what that fetched is in forc
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -106,17 +105,3 @@ class PriceBook:
             self._editions = current_edition
         self._edition = edition = self._editions(self._edition)
         return edition
-
-
-def default_version() -> str | None:
-    """The price version that calls get now; None without genai-prices. Loads no prices where nobody did yet."""
-    try:
-        if "genai_prices.data" in sys.modules:
-            from .price_book import current_edition
-
-            return current_edition(None).version
-        from importlib.metadata import version
-
-        return f"genai-prices {version('genai-prices')}"
-    except Exception:
-        return None

@@ -14,7 +14,7 @@ import pytest
 from genai_prices import data_snapshot, types
 
 from tellmeter import counts, price_book
-from tellmeter.prices import PriceBook, default_version
+from tellmeter.prices import PriceBook
 from tellmeter.usage import Usage
 
 AT = 1_790_000_000.0  # 2026-09-21
@@ -270,7 +270,6 @@ def test_newer_prices_of_the_application_are_in_force_from_the_next_call(snapsho
     assert cost == 0.001
     assert version == f"{VERSION} {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(stamp))}"
     assert len(version) <= 64
-    assert default_version() == version
     snapshot(table(types.ModelPrice(input_mtok=Decimal(2))))
     assert book.cost("openai", "gpt-x", None, THOUSAND, at=AT)[0] == 0.002
     snapshot(None)
@@ -302,24 +301,17 @@ print(PriceBook().cost("openai", "gpt-4o", None, Usage(input_tokens=123457, outp
 def test_nothing_is_loaded_before_the_first_price_of_the_book():
     code = """
 import sys
-from tellmeter.prices import PriceBook, default_version
+from tellmeter.prices import PriceBook
 from tellmeter.usage import Usage
 book = PriceBook({"mine": {"input": 1}}, {"openai": 0.1})
 book.cost("openrouter", "x", None, Usage(cost_usd=1.0), at=1.79e9)
 book.cost("openai", "mine", None, Usage(input_tokens=9, cached_tokens=10), at=1.79e9)
-version = default_version()
 print("genai_prices" in sys.modules, "pydantic" in sys.modules)
 book.cost("openai", "gpt-4o", None, Usage(), at=1.79e9)
-stated = book.cost("openai", "gpt-4o", None, Usage(), at=0.0)[1]
-print("genai_prices" in sys.modules, version == default_version() == stated)
+print("genai_prices" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False", "False", "True", "True"]
-
-
-def test_default_version_without_genai_prices_is_none(monkeypatch):
-    monkeypatch.setitem(sys.modules, "tellmeter.price_book", None)
-    assert default_version() is None
+    assert done.stdout.split() == ["False", "False", "True"]
 
 
 def test_many_threads_get_the_same_prices(snapshot):
