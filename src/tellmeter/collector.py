@@ -189,8 +189,7 @@ class MetricsCollector:
 
     def stats(self) -> CollectorStats:
         """The account: what was recorded, what each sink has, what was dropped and why. Settles nothing."""
-        lock_free = self._router
-        waiting, refused, passed = lock_free.waiting, lock_free.refused, self._passed
+        waiting, refused, passed = self._router.waiting, self._router.refused, self._passed
         dropped = dict(self._dropped)
         if refused:
             dropped["queue_full"] = refused
@@ -282,12 +281,11 @@ class MetricsCollector:
         """End what is still open, deliver what waits within `exit_timeout_seconds`, and say what was lost."""
         for call in list(self.open_calls.values()):
             call.end("abandoned")
+        limit = self.config.exit_timeout_seconds
+        spent = time.monotonic() - started  # by the collectors before
         # A short program's first price is looked up here (0.4 s of CPU): that time is not taken from the sinks'.
-        began = time.monotonic()
-        self._router.drain(self.config.exit_timeout_seconds)
-        drained = time.monotonic() - began
-        left = started + drained + self.config.exit_timeout_seconds - time.monotonic()
-        self.shutdown_sync(max(0.0, left))
+        self._router.drain(limit)
+        self.shutdown_sync(max(0.0, limit - spent))
         stats = self.stats()
         lost = sum(stats.dropped.get(reason, 0) for reason in ("queue_full", "error")) + stats.queued
         lost += sum(sum(sink.dropped.values()) for sink in stats.sinks.values())
