@@ -20,7 +20,7 @@ from .config import SINKS_VARIABLE, MetricsConfig
 from .errors import ConfigError
 from .pipeline import lifecycle
 from .pipeline.adapt import RecordSink
-from .pipeline.guard import note
+from .guard import note
 from .pipeline.lane import Lane, MemoryLane, ThreadLane
 from .pipeline.ledger import CollectorStats, FlushReport
 from .pipeline.router import Router

@@ -2,6 +2,7 @@
 
 TellmeterError
 ├── ConfigError (ValueError)      a setting, argument or URL that cannot work; says field, value, allowed range
+├── MetricError (ValueError)      a metric's definition that cannot work, or a recording that a strict registry refuses
 ├── MissingExtra (ImportError)    an optional package is needed; says the exact `pip install` line
 └── StoreError (OSError)          a store that cannot be read or written; says what to do
     └── SchemaTooNew              the store was written by a newer tellmeter
@@ -18,6 +19,10 @@ class TellmeterError(Exception):
 
 class ConfigError(TellmeterError, ValueError):
     """A setting, argument or URL that cannot work."""
+
+
+class MetricError(TellmeterError, ValueError):
+    """A metric's definition that cannot work or contradicts another, or a recording that a strict registry refuses."""
 
 
 class MissingExtra(TellmeterError, ImportError):

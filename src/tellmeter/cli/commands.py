@@ -16,6 +16,7 @@ Examples:
   tellmeter run -- python app.py
   tellmeter run --tag release=42 -- uvicorn app:app --workers 2
   tellmeter summary --since 1h --by provider
+  tellmeter metrics --dir /run/app/metrics
   tellmeter doctor
 """
 _STORE_HELP = "Where records are, as sqlite:///calls.db.  [default: TELLMETER_STORE, else a file in your data folder]"
@@ -88,6 +89,27 @@ def summary(**given: Any) -> int:
     from .summary import summary
 
     return summary(**given)
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  tellmeter metrics --dir /run/app/metrics\n"
+    "  tellmeter metrics --host 0.0.0.0 --token-env METRICS_TOKEN\n"
+)
+@click.option("--dir", "folder", metavar="DIR", help="Where the programs write.  [default: TELLMETER_MULTIPROC_DIR]")
+@click.option("--host", metavar="HOST", help="The address to listen on.  [default: PROMETHEUS_HOST, else 127.0.0.1]")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="0 takes a free one.  [default: PROMETHEUS_PORT, else 9090]"
+)
+@click.option("--token-env", metavar="NAME", help="The environment variable that has the bearer token to ask for.")
+@click.option("--basic-auth-env", metavar="NAME", help="The one that has user:password to ask for.")
+def metrics(**given: Any) -> int:
+    """Serve the metrics of every process that writes to one folder, as gunicorn's workers, for Prometheus.
+
+    The programs need TELLMETER_MULTIPROC_DIR set to that folder. Other hosts are let in only with a token or password.
+    """
+    from .metrics import metrics
+
+    return metrics(**given)
 
 
 @cli.command()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..records import AgentMetrics
-from .guard import note
+from ..guard import note
 from .outcome import Delivered, Outcome, Partial
 
 

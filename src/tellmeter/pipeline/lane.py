@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from ..context import suppressed
 from ..records import AgentMetrics
-from .guard import guarded, note
+from ..guard import guarded, note
 from .ledger import SinkStats
 from .lifecycle import hook_exit
 from .outcome import Delivered, Outcome, Partial, Rejected, RetryLater, TooLarge

@@ -9,7 +9,7 @@ import time
 import weakref
 from typing import Protocol
 
-from .guard import guarded
+from ..guard import guarded
 
 
 class Lived(Protocol):

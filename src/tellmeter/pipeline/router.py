@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..counts import value_of
-from .guard import guarded
+from ..guard import guarded
 from .lifecycle import hook_exit
 
 POLL_SECONDS = 0.05

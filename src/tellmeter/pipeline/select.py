@@ -9,7 +9,7 @@ from msgspec.structs import force_setattr
 
 from ..config import MetricsConfig, MetricsFilter
 from ..records import AgentMetrics
-from .guard import note
+from ..guard import note
 
 Test = Callable[[AgentMetrics], object]
 

@@ -12,7 +12,7 @@ import errno
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
-from ..pipeline.guard import note
+from ..guard import note
 from ..pipeline.outcome import Delivered, Outcome
 from ..records import AgentMetrics, MetricsSummary
 from .query import SeriesPoint

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..errors import ConfigError, StoreError
-from ..pipeline.guard import note
+from ..guard import note
 from ..pipeline.outcome import Delivered, Outcome, Partial, Rejected, RetryLater
 from ..records import AgentMetrics, MetricsSummary
 from . import query, sqlite_query

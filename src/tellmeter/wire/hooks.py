@@ -12,7 +12,7 @@ from typing import Any
 from ..call import Target
 from ..collector import get_metrics_collector
 from ..errors import ConfigError
-from ..pipeline.guard import note
+from ..guard import note
 from . import stainless
 from .http import Send, metered_async_send, metered_send, module_of
 

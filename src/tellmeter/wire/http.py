@@ -10,7 +10,7 @@ from typing import Any
 
 from ..call import Target
 from ..context import reset
-from ..pipeline.guard import note
+from ..guard import note
 from .calls import Exchange, begin, failed, sending
 from .stream import Watch, stream_classes
 

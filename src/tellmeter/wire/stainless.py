@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..context import reset
-from ..pipeline.guard import note
+from ..guard import note
 from .calls import Scope, current_scope
 
 # Modules with `SyncAPIClient` and `AsyncAPIClient`, whose `request()` holds the retry loop.

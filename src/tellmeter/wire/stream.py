@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from ..call import status_of
-from ..pipeline.guard import note
+from ..guard import note
 from .calls import Chunks, Exchange
 
 clock = time.perf_counter_ns

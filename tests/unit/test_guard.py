@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from tellmeter import counts
-from tellmeter.pipeline.guard import guarded, note
+from tellmeter.guard import guarded, note
 
 
 def test_what_raises_is_counted_and_logged_once_without_its_message(caplog: pytest.LogCaptureFixture) -> None:

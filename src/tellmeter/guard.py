@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..counts import count
+from .counts import count
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,76 @@
+"""Label values: what a recording gives made fit for the page, and how the page writes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .names import clean_label
+
+# A newline or tab in a value is fine, and written as it must be; other control characters and lone surrogates are not.
+_UNCLEAN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def clean_value(value: object, limit: int) -> str:
+    """`value` as a label's value: a text of at most `limit` characters that is valid UTF-8; None is ""."""
+    if value is None:
+        return ""
+    if value.__class__ is not str:
+        try:
+            value = str.__str__(value) if isinstance(value, str) else str(value)  # a text Enum is its value
+        except Exception:
+            return ""
+    assert isinstance(value, str)
+    value = value[:limit]
+    return value if value.isprintable() else _UNCLEAN.sub("\ufffd", value)
+
+
+def sorted_out(declared: Sequence[str], labels: Any, limit: int) -> tuple[tuple[str, ...], set[str]]:
+    """The values of the declared labels, in their order, and what was wrong with what was given.
+
+    The faults are missing, undeclared, not_a_mapping and cleaned.
+    """
+    if labels is None:
+        labels = {}
+    elif not isinstance(labels, Mapping):
+        return ("",) * len(declared), {"not_a_mapping"}
+    faults = set()
+    values = []
+    try:
+        for name in declared:
+            if name not in labels:
+                faults.add("missing")
+                values.append("")
+                continue
+            given = labels[name]
+            value = clean_value(given, limit)
+            if given.__class__ is str and value != given:
+                faults.add("cleaned")
+            values.append(value)
+        if len(labels) > len(declared) or any(name not in declared for name in labels):
+            faults.add("undeclared")
+    except Exception:  # a mapping with a mind of its own
+        return ("",) * len(declared), {"not_a_mapping"}
+    return tuple(values), faults
+
+
+def label_names(labels: Any, reserved: Sequence[str] = ()) -> list[str]:
+    """The names in `labels` that a metric can have as its labels; the first of those that are one on the page."""
+    kept: dict[str, str] = {}
+    if isinstance(labels, Mapping):
+        for name in list(labels):
+            if isinstance(name, str) and name and not name.startswith("__") and clean_label(name) not in reserved:
+                kept.setdefault(clean_label(name), name)
+    return list(kept.values())
+
+
+def escape(text: str, *, quote: bool) -> str:
+    """Backslash and newline as the text formats write them, and the quotation mark where it would end the text."""
+    text = _UNCLEAN.sub("\ufffd", text).replace("\\", "\\\\").replace("\n", "\\n")
+    return text.replace('"', '\\"') if quote else text
+
+
+def label_text(names: Sequence[str], values: Sequence[str]) -> str:
+    """Labels as a page writes them between the braces."""
+    return ",".join(f'{name}="{escape(value, quote=True)}"' for name, value in zip(names, values, strict=True))
