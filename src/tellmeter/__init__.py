@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .call import Call
-    from .collector import MetricsCollector, configure, get_metrics_collector
+    from .collector import MetricsCollector
     from .config import MetricsConfig, MetricsFilter
     from .context import tags
-    from .errors import ConfigError, MissingExtra, SchemaTooNew, StoreError, TellmeterError
+    from .errors import ConfigError, MetricError, MissingExtra, SchemaTooNew, StoreError, TellmeterError
     from .instruments.calls import meter_call
     from .pipeline.ledger import CollectorStats, FlushReport, SinkStats
     from .pipeline.outcome import Delivered, Partial, Rejected, RetryLater, TooLarge
+    from .process import configure, get_metrics_collector
     from .records import AgentMetrics, MetricsSummary, StreamMetrics
+    from .registry.definition import MetricDefinition, MetricType
+    from .registry.registry import MetricsRegistry, get_metrics_registry
     from .sinks.base import BatchingMetricsSink, MetricsSink, MetricsStore
     from .sinks.console import ConsoleMetricsSink
     from .sinks.in_memory import InMemoryMetricsSink
@@ -39,9 +42,13 @@ _WHERE = {
     "FlushReport": "pipeline.ledger",
     "InMemoryMetricsSink": "sinks.in_memory",
     "JSONLMetricsSink": "sinks.jsonl",
+    "MetricDefinition": "registry.definition",
+    "MetricError": "errors",
+    "MetricType": "registry.definition",
     "MetricsCollector": "collector",
     "MetricsConfig": "config",
     "MetricsFilter": "config",
+    "MetricsRegistry": "registry.registry",
     "MetricsSink": "sinks.base",
     "MetricsStore": "sinks.base",
     "MetricsSummary": "records",
@@ -56,8 +63,9 @@ _WHERE = {
     "StreamMetrics": "records",
     "TellmeterError": "errors",
     "TooLarge": "pipeline.outcome",
-    "configure": "collector",
-    "get_metrics_collector": "collector",
+    "configure": "process",
+    "get_metrics_collector": "process",
+    "get_metrics_registry": "registry.registry",
     "instrument": "wire.hooks",
     "meter_call": "instruments.calls",
     "tags": "context",
@@ -74,9 +82,13 @@ __all__ = [
     "FlushReport",
     "InMemoryMetricsSink",
     "JSONLMetricsSink",
+    "MetricDefinition",
+    "MetricError",
+    "MetricType",
     "MetricsCollector",
     "MetricsConfig",
     "MetricsFilter",
+    "MetricsRegistry",
     "MetricsSink",
     "MetricsStore",
     "MetricsSummary",
@@ -93,6 +105,7 @@ __all__ = [
     "TooLarge",
     "configure",
     "get_metrics_collector",
+    "get_metrics_registry",
     "instrument",
     "meter_call",
     "tags",

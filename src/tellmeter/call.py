@@ -72,6 +72,7 @@ class Call:
     retry_delay_ms: float = 0.0
     status_code: int | None = None
     tags: Mapping[str, str] = {}
+    attempts: tuple[str, ...] = ()  # the HTTP status or outcome of each, once the record is made and where it is known
     unpriced: bool = False  # the usage is unknown, and so is what it cost
     refused: bool = False  # the provider did nothing, and bills nothing, whatever the model costs
 
@@ -126,6 +127,14 @@ class Call:
         self._status = status
         if self._generation == lifecycle.forks:  # the copy in a forked child belongs to the parent
             self.target.submit(self)
+
+    def live(self) -> tuple[str, str, bool]:
+        """Provider and model of the call in progress as far as they are known, and whether it is a running stream."""
+        return self.provider or "unknown", self.model or "unknown", self.method == "stream"
+
+    def live_tags(self) -> Mapping[str, str]:
+        """The tags of the call in progress."""
+        return {**self._context_tags, **self.tags}
 
     @property
     def ended(self) -> bool:

@@ -1,14 +1,13 @@
-"""MetricsCollector: the front door, which owns a pipeline; and the process's own collector."""
+"""MetricsCollector: the front door, which owns a pipeline and counts on a registry."""
 
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -16,24 +15,26 @@ import msgspec
 from . import counts
 from .call import Call
 from .cleaning import clean_tags
-from .config import SINKS_VARIABLE, MetricsConfig
+from .config import MetricsConfig
 from .errors import ConfigError
-from .pipeline import lifecycle
-from .pipeline.adapt import RecordSink
 from .guard import note
+from .pipeline import lifecycle
+from .pipeline.account import Account
+from .pipeline.adapt import RecordSink
 from .pipeline.lane import Lane, MemoryLane, ThreadLane
 from .pipeline.ledger import CollectorStats, FlushReport
 from .pipeline.router import Router
 from .pipeline.select import Selection
 from .prices import PriceBook
 from .records import AgentMetrics
+from .registry.llm import LLMMetrics
+from .registry.recording import Recorders, no_recorders
+from .registry.registry import MetricsRegistry, get_metrics_registry
 
 logger = logging.getLogger(__name__)
 
 RECORD_BYTES = 1024  # about what a finished record holds
-_FOREVER = 1e9
-
-Observer = Callable[[AgentMetrics], None]
+SETTLE_SECONDS = 5.0  # a reader of metrics waits at most this long for the calls that ended before it
 
 
 class MetricsCollector:
@@ -42,12 +43,19 @@ class MetricsCollector:
     Args:
         config: the settings; `MetricsConfig()` without one.
         sinks: sink objects, or URLs as `sqlite:///calls.db`.
+        registry: where calls are counted, and `increment_counter()` and the like record; the process's without one.
 
     Raises:
         ConfigError: a sink that is none, or a URL that names none.
     """
 
-    def __init__(self, config: MetricsConfig | None = None, *, sinks: Iterable[Any] = ()) -> None:
+    def __init__(
+        self,
+        config: MetricsConfig | None = None,
+        *,
+        sinks: Iterable[Any] = (),
+        registry: MetricsRegistry | None = None,
+    ) -> None:
         self.config = config if config is not None else MetricsConfig()
         if not isinstance(self.config, MetricsConfig):
             raise ConfigError(f"config = {type(config).__name__}: it must be a MetricsConfig")
@@ -55,7 +63,6 @@ class MetricsCollector:
         self.open_calls: dict[int, Call] = {}
         self._tags = clean_tags(self.config.tags)
         self._selection = Selection(self.config)
-        self._observers: list[Observer] = []
         self._lanes: tuple[Lane, ...] = ()
         self._lanes_lock = threading.RLock()
         self._router = Router(
@@ -66,10 +73,32 @@ class MetricsCollector:
         )
         self._passed = 0
         self._dropped: Counter[str] = Counter()
-        self._closed = False
+        self._count_on(registry)
         for sink in [sinks] if isinstance(sinks, str) else sinks:
             self.add_sink(sink)
         lifecycle.join(self)
+
+    def _count_on(self, registry: MetricsRegistry | None) -> None:
+        if registry is None:
+            registry = get_metrics_registry()
+            registry.max_series = self.config.max_series
+        self.registry = registry
+        recorders: Recorders = registry.recorders if self.config.enabled else no_recorders()
+        self.increment_counter = recorders.increment
+        self.record_histogram = recorders.observe
+        self.set_gauge = recorders.set_gauge
+        self.increment_gauge = recorders.increment_gauge
+        self.decrement_gauge = recorders.decrement_gauge
+        self.track_duration = recorders.timer
+        self.track_active = recorders.active
+        self._llm: LLMMetrics | None = None
+        if self.config.enabled:
+            self._llm = LLMMetrics(registry, self.config.label_tags, priced=self.config.enable_cost_tracking)
+            self._account = Account(registry)
+            registry.tell_about_itself()
+            registry.refresh_with(self._show)
+            # What was in progress when the last call let go of the collector is in progress no longer.
+            weakref.finalize(self, self._llm.show_live, {}, {}).atexit = False
 
     # ------------------------------------------------------------------ sinks
 
@@ -147,10 +176,6 @@ class MetricsCollector:
         """A call that no hook sees: `with` or `async with`; tokens and so on are set on what it yields."""
         return Call(self, provider=provider, model=model, method=method, request_id=request_id, operation=operation)
 
-    def observe(self, observer: Observer) -> None:
-        """Call `observer(record)` on the router thread for every call, before filters and sampling."""
-        self._observers.append(observer)
-
     # ------------------------------------------------------------------ settling
 
     def flush_sync(self, timeout: float | None = None) -> FlushReport:
@@ -215,16 +240,17 @@ class MetricsCollector:
         kept: list[AgentMetrics] = []
         dropped = self._dropped
         for item in items:
-            record = item if type(item) is AgentMetrics else self._finish(item)
+            known = type(item) is AgentMetrics
+            record = item if known else self._finish(item)
             if record is None:
                 continue
             if self._tags or not self.config.enable_streaming_metrics or not self.config.enable_reliability_metrics:
                 record = self._configured(record)
-            for observer in self._observers:
+            if self._llm is not None:
                 try:
-                    observer(record)
+                    self._llm.count(record, () if known else item.attempts)
                 except BaseException as error:
-                    note("observer", error)
+                    note("metrics", error)
             if not self._selection.everything and (reason := self._selection.reason_to_drop(record)):
                 dropped[reason] += 1
                 continue
@@ -255,6 +281,27 @@ class MetricsCollector:
             changes["retry_delay_ms"] = 0.0
         return msgspec.structs.replace(record, **changes) if changes else record
 
+    # ------------------------------------------------------------------ when somebody reads the registry
+
+    def _show(self) -> None:
+        self._router.drain(SETTLE_SECONDS)
+        requests: Counter[tuple[str, ...]] = Counter()
+        streams: Counter[tuple[str, ...]] = Counter()
+        for call in list(self.open_calls.values()):
+            try:
+                provider, model, streaming = call.live()
+                tags = {**self._tags, **call.live_tags()}
+            except Exception as error:
+                note("metrics", error)
+                continue
+            labels = (provider, model, *(tags.get(tag, "") for tag in self.config.label_tags))
+            requests[labels] += 1
+            if streaming:
+                streams[labels] += 1
+        if self._llm is not None:
+            self._llm.show_live(requests, streams)
+            self._account.show(self.stats())
+
     # ------------------------------------------------------------------ the process's life
 
     def before_fork(self) -> None:
@@ -274,6 +321,8 @@ class MetricsCollector:
         self._passed = 0
         self._dropped = Counter()
         self._router.after_fork()
+        if self._llm is not None:
+            self._account.begin_again()
         for lane in self._lanes:
             lane.after_fork()
 
@@ -319,63 +368,3 @@ class _Settle:
 
 def _size_of(item: Any) -> int:
     return RECORD_BYTES if type(item) is AgentMetrics else item.size()
-
-
-# ---------------------------------------------------------------------- the process's collector
-
-_process_lock = threading.RLock()
-_process_collector: MetricsCollector | None = None
-
-
-def configure(config: MetricsConfig | None = None, *, sinks: Iterable[Any] = ()) -> MetricsCollector:
-    """Set up the process's collector, which `instrument()` and `meter_call()` record to; again, to replace it.
-
-    Args:
-        config: the settings; the environment's (`MetricsConfig.from_env()`) without one.
-        sinks: sink objects, or URLs as `sqlite:///calls.db`; those of `TELLMETER_SINKS` without any, else memory.
-
-    Raises:
-        ConfigError: a setting, sink or URL that cannot work.
-        MissingExtra: a sink whose package is not installed.
-    """
-    global _process_collector
-    made = _make_collector(config, sinks)
-    with _process_lock:
-        former, _process_collector = _process_collector, made
-    if former is not None:
-        former.shutdown_sync()
-    return made
-
-
-def get_metrics_collector() -> MetricsCollector:
-    """The process's collector, made from the environment at the first call.
-
-    Without `configure()` and `TELLMETER_SINKS` it keeps the newest records in memory (`.sinks[0].get_summary()`).
-    """
-    global _process_collector
-    found = _process_collector
-    if found is not None:
-        return found
-    with _process_lock:
-        if _process_collector is None:
-            _process_collector = _collector_of_the_environment()
-        return _process_collector
-
-
-def _make_collector(config: MetricsConfig | None, sinks: Iterable[Any]) -> MetricsCollector:
-    chosen = [sinks] if isinstance(sinks, str) else list(sinks)
-    if not chosen:
-        named = os.environ.get(SINKS_VARIABLE, "")
-        chosen = [url.strip() for url in named.split(",") if url.strip()] or ["memory:"]
-    return MetricsCollector(MetricsConfig.from_env() if config is None else config, sinks=chosen)
-
-
-def _collector_of_the_environment() -> MetricsCollector:
-    """As `configure()`, but a bad environment must not break the call that came first: it is told, and metering off."""
-    try:
-        return _make_collector(None, ())
-    except Exception as error:
-        # Our own errors name a setting and never a secret; others are told by class.
-        told = str(error) if isinstance(error, (ConfigError, ImportError)) else type(error).__name__
-        logger.warning("nothing is metered: %s", told)
-        return MetricsCollector(MetricsConfig(enabled=False))

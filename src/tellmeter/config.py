@@ -43,6 +43,8 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
     prices: model, `provider/model` or `provider/*` -> US dollars per million tokens, before the price book:
         `{"input": 2.5, "output": 10, "cache_read": 1.25, "cache_write": 3.125}`.
     discounts: provider -> share (0..1) taken off the price book.
+    label_tags: tags that become labels of the LLM metrics, as `["feature"]`.
+    max_series: label sets that a metric of the process's registry keeps; what comes after is one `__overflow__` series.
     max_queue, max_queue_bytes: bounds of the hand-off to the router thread, and of each lane.
     flush_timeout_seconds: deadline of `flush` and `shutdown` where none is given.
     exit_timeout_seconds: what all sinks together may take at the end of the process.
@@ -62,6 +64,8 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
     providers: Mapping[str, str] = {}
     prices: Mapping[str, Mapping[str, float]] = {}
     discounts: Mapping[str, float] = {}
+    label_tags: Sequence[str] = ()
+    max_series: int = 2000
     max_queue: int = 10_000
     max_queue_bytes: int = 32 * 1024 * 1024
     flush_timeout_seconds: float = 10.0
@@ -82,6 +86,11 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
         for one in self.filters:
             if not callable(one) and not callable(getattr(one, "should_collect", None)):
                 raise _wrong("filters", one, "an object with should_collect(metric), or a callable")
+        if isinstance(self.label_tags, (str, bytes)) or not isinstance(self.label_tags, Sequence):
+            raise _wrong("label_tags", self.label_tags, "a list of tag names")
+        for tag in self.label_tags:
+            if not isinstance(tag, str) or not tag or tag.startswith("__"):
+                raise _wrong("label_tags", tag, "a tag's name, which does not begin with __")
         for name, value in self.tags.items():
             if not isinstance(name, str) or not isinstance(value, (str, int, float)):
                 raise _wrong(f"tags[{name!r}]", value, "text to text")
@@ -130,6 +139,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "request_sampling_rate": (0.0, 1.0, False),
     "streaming_sampling_rate": (0.0, 1.0, False),
     "error_sampling_rate": (0.0, 1.0, False),
+    "max_series": (1, 1_000_000, True),
     "max_queue": (1, 10_000_000, True),
     "max_queue_bytes": (1024, 2**40, True),
     "flush_timeout_seconds": (0.0, 3600.0, False),
@@ -203,6 +213,7 @@ def _parse(variable: str, text: str, parser: _Parser) -> Any:
 _PARSERS: dict[str, _Parser] = {
     **dict.fromkeys(_FLAGS, _flag),
     **{name: _whole if whole else _number for name, (_, _, whole) in _RANGES.items()},
+    "label_tags": lambda text: [name.strip() for name in text.split(",") if name.strip()],
     "tags": _pairs,
     "providers": _pairs,
     "discounts": lambda text: {name: _number(value) for name, value in _pairs(text).items()},

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,18 +14,7 @@ from tellmeter import (
     MetricsCollector,
     MetricsConfig,
     StreamMetrics,
-    configure,
-    get_metrics_collector,
-    meter_call,
 )
-from tellmeter import collector as collector_module
-
-
-@pytest.fixture(autouse=True)
-def own_process_collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(collector_module, "_process_collector", None)
-    monkeypatch.delenv("TELLMETER_SINKS", raising=False)
-    yield
 
 
 def stored(sink: InMemoryMetricsSink) -> list[AgentMetrics]:
@@ -87,15 +75,6 @@ def test_what_is_filtered_and_sampled_out_is_counted_by_reason() -> None:
     collector.flush_sync()
     stats = collector.stats()
     assert stats.dropped == {"filtered": 1, "sampled_out": 1} and stats.passed == 1 and stats.balanced
-
-
-def test_observers_see_every_call_before_filters() -> None:
-    collector = MetricsCollector(MetricsConfig(filters=[lambda record: False]))
-    seen: list[str] = []
-    collector.observe(lambda record: seen.append(record.model))
-    collector.record(AgentMetrics(model="m"))
-    collector.flush_sync()
-    assert seen == ["m"]
 
 
 def test_the_configured_tags_are_under_the_records_own() -> None:
@@ -180,46 +159,6 @@ def test_one_sinks_trouble_is_nobody_elses() -> None:
 
 def stored_now(sink: InMemoryMetricsSink) -> list[AgentMetrics]:
     return asyncio.run(sink.get_metrics())
-
-
-def test_configure_replaces_the_processs_collector_and_flushes_the_former() -> None:
-    sink = InMemoryMetricsSink()
-    former = configure(sinks=[sink])
-    assert get_metrics_collector() is former
-    with meter_call(model="llama3", provider="ollama") as call:
-        call.output_tokens = 3
-    latter = configure(sinks=[InMemoryMetricsSink()])
-    assert get_metrics_collector() is latter is not former
-    assert former.stats().passed == 1
-
-
-def test_without_configuration_the_newest_calls_are_kept_in_memory() -> None:
-    with meter_call(model="llama3", provider="ollama"):
-        pass
-    (sink,) = get_metrics_collector().sinks
-    assert isinstance(sink, InMemoryMetricsSink) and len(stored(sink)) == 1
-
-
-def test_the_environment_names_sinks(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    monkeypatch.setenv("TELLMETER_SINKS", f"sqlite:///{tmp_path}/calls.db, memory:")
-    assert [type(sink).__name__ for sink in get_metrics_collector().sinks] == [
-        "SQLiteMetricsSink",
-        "InMemoryMetricsSink",
-    ]
-    get_metrics_collector().shutdown_sync()
-
-
-def test_a_bad_environment_raises_in_configure_but_never_into_a_call(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setenv("TELLMETER_SINKS", "nonsense://user:secret@host/x")
-    with pytest.raises(ConfigError):
-        configure()
-    with caplog.at_level("WARNING", "tellmeter"), meter_call(model="m"):
-        pass
-    assert "nothing is metered" in caplog.text
-    assert "secret" not in caplog.text
-    assert not get_metrics_collector().config.enabled
 
 
 def test_a_config_of_the_wrong_kind_is_refused() -> None:

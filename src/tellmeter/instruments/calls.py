@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..call import Call
-from ..collector import get_metrics_collector
+from ..process import get_metrics_collector
 
 
 def meter_call(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..records import AgentMetrics
 from ..guard import note
+from ..records import AgentMetrics
 from .outcome import Delivered, Outcome, Partial
 
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from ..context import suppressed
-from ..records import AgentMetrics
 from ..guard import guarded, note
+from ..records import AgentMetrics
 from .ledger import SinkStats
 from .lifecycle import hook_exit
 from .outcome import Delivered, Outcome, Partial, Rejected, RetryLater, TooLarge

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from msgspec.structs import force_setattr
 
 from ..config import MetricsConfig, MetricsFilter
-from ..records import AgentMetrics
 from ..guard import note
+from ..records import AgentMetrics
 
 Test = Callable[[AgentMetrics], object]
 

@@ -139,6 +139,20 @@ class Family(Generic[S]):
             self.undefined = False
             self._define(definition)
 
+    def widen(self, labels: Sequence[str]) -> None:
+        """Have more labels from now on; what was counted so far has them empty, which Prometheus calls the same."""
+        with self.settings.lock:
+            more = [name for name in labels if name not in self.definition.labels]
+            if not more:
+                return
+            blank = ("",) * len(more)
+            known = list(self.series.values())
+            self.fast = {}
+            for series in known:
+                series.values += blank
+            self.series = {series.values: series for series in known}
+            self._define(msgspec.structs.replace(self.definition, labels=(*self.definition.labels, *more)))
+
     def shown(self) -> Iterator[S]:
         """The series that a page shows."""
         return (series for series in list(self.series.values()) if series.visible)

@@ -49,7 +49,7 @@ _PER_WORDS = {"s": "second", "min": "minute", "h": "hour", "d": "day", "wk": "we
 
 def clean_name(name: str) -> str:
     """`name` with what Prometheus does not accept in a metric's name made `_`; a colon is kept, as rules use it."""
-    return _valid_start(_RUNS.sub("_", _NOT_IN_NAME.sub("_", name[:NAME_LENGTH])))
+    return _valid_start(_NOT_IN_NAME.sub("_", name[:NAME_LENGTH]))
 
 
 def clean_label(name: str) -> str:
@@ -70,7 +70,7 @@ def unit_word(unit: str) -> str:
     if bare in ("", "1"):
         return ""
     main, slash, per = bare.partition("/")
-    word = UNIT_WORDS.get(main, main)
+    word = UNIT_WORDS.get(main, main) if main != "1" else ""
     if slash:
         word = f"{word}_per_{_PER_WORDS.get(per, per)}" if word else f"per_{_PER_WORDS.get(per, per)}"
     return _RUNS.sub("_", _NOT_IN_LABEL.sub("_", word)).strip("_")
@@ -94,9 +94,8 @@ def prometheus_name(name: str, unit: str, kind: str) -> str:
     ending = suffix.split("_") if suffix else []
     if ending and not any(words[at : at + len(ending)] == ending for at in range(len(words))):
         words += ending
-    if kind == "counter":
-        words.append("total")
-    return _valid_start("_".join(words))
+    base = _valid_start("_".join(words))
+    return f"{base}_total" if kind == "counter" else base
 
 
 def otlp_name(name: str, unit: str, kind: str) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .family import Family
+from .nowhere import NO_GAUGE, NO_HISTOGRAM
 from .series import FOLD_AT, Activity, Counter, Gauge, Histogram, Timer
 
 if TYPE_CHECKING:
@@ -142,18 +143,20 @@ def fast_recorders(
     return Recorders(increment, observe, set_gauge, increment_gauge, decrement_gauge, timer, active)
 
 
+def _no_timer(name: str, labels: Labels = None) -> Timer:
+    """A timer that records nowhere."""
+    return Timer(NO_HISTOGRAM)
+
+
+def _no_activity(name: str, labels: Labels = None) -> Activity:
+    """A block that raises no gauge."""
+    return Activity(NO_GAUGE)
+
+
 def _nothing(name: str, value: float = 1, labels: Labels = None) -> None:
     """Nothing."""
 
 
-def no_recorders(timer: Timer, active: Activity) -> Recorders:
+def no_recorders() -> Recorders:
     """Recorders of a collector that is switched off."""
-    return Recorders(
-        _nothing,
-        _nothing,
-        _nothing,
-        _nothing,
-        _nothing,
-        lambda name, labels=None: timer,
-        lambda name, labels=None: active,
-    )
+    return Recorders(_nothing, _nothing, _nothing, _nothing, _nothing, _no_timer, _no_activity)

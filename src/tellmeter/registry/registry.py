@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..errors import MetricError
 from ..guard import note
+from .about_itself import AboutItself
 from .definition import MetricDefinition, MetricType
 from .family import Callback, CounterFamily, Family, GaugeFamily, HistogramFamily, Settings
 from .forks import tell_of_forks
+from .nowhere import NO_GAUGE, NO_HISTOGRAM
 from .recording import Labels, Recorders, fast_recorders
-from .series import Counter, Gauge, Histogram, Series
+from .series import Counter, Gauge, Histogram
 from .stats import MetricStats, stats_of
 from .table import Table
 from .values import fault_of
@@ -50,6 +52,7 @@ class MetricsRegistry:
         self._local = threading.local()
         self.sources: list[Source] = []
         self.resets = 0
+        self._about_itself: AboutItself | None = None
         counters: dict[str, Family[Counter]] = {}
         gauges: dict[str, Family[Gauge]] = {}
         histograms: dict[str, Family[Histogram]] = {}
@@ -84,6 +87,18 @@ class MetricsRegistry:
             raise MetricError(f"register_metric takes a MetricDefinition, not {type(definition).__name__}")
         self._table.register(definition)
         return True
+
+    def family(self, definition: MetricDefinition) -> Family[Any]:
+        """The metric of `definition`, registered if need be; one that has more labels by now is the same.
+
+        Raises:
+            MetricError: as `register_metric`.
+        """
+        with self._settings.lock:
+            known = self._table.names.get(definition.name)
+            if known is None or known.definition.labels[: len(definition.labels)] != definition.labels:
+                self.register_metric(definition)
+            return self._table.names[definition.name]
 
     def counter(
         self, name: str, description: str = "", labels: Sequence[str] | None = None, unit: str = ""
@@ -135,10 +150,7 @@ class MetricsRegistry:
 
     def record(self, name: str, value: float, labels: Labels = None) -> None:
         """Record as the metric's type does: counters and up_down_counters add, gauges set, histograms observe."""
-        try:
-            family = self._table.names[name]
-        except Exception:
-            family = self._table.find(name, None)
+        family = self._table.find(name, None)
         if family is not None:
             _RECORD[family.type](self, name, value, labels)
 
@@ -169,18 +181,16 @@ class MetricsRegistry:
             self._call(family, "inc", name, value, labels)
 
     def timed(self, name: str, labels: Labels) -> Histogram:
-        """The series that a timer records in; one that nobody sees where there can be none."""
+        """The series that a timer records in; one that nobody reads where there can be none."""
         family = self._table.find(name, MetricType.HISTOGRAM, seconds=True)
-        return cast("Histogram", self._series(family, labels, Histogram))
+        found: Histogram = NO_HISTOGRAM if family is None else family.find(labels)
+        return found
 
     def gauged(self, name: str, labels: Labels) -> Gauge:
-        """The series of a gauge; one that nobody sees where there can be none."""
-        return cast("Gauge", self._series(self._table.find(name, MetricType.GAUGE), labels, Gauge))
-
-    def _series(self, family: Family[Any] | None, labels: Labels, kind: type[Series]) -> Series:
-        if family is not None:
-            return cast("Series", family.find(labels))
-        return kind(_NOWHERE[kind], (), "")
+        """The series of a gauge; one that nobody reads where there can be none."""
+        family = self._table.find(name, MetricType.GAUGE)
+        found: Gauge = NO_GAUGE if family is None else family.find(labels)
+        return found
 
     def _call(self, family: Family[Any], method: str, name: str, value: Any, labels: Labels) -> None:
         series = family.find(labels)
@@ -223,6 +233,11 @@ class MetricsRegistry:
         """Call a bound method before anything is read, for as long as its object lives."""
         self._refreshers = [*(one for one in self._refreshers if one() is not None), weakref.WeakMethod(method)]
 
+    def tell_about_itself(self) -> None:
+        """Show from now on what tellmeter notices about itself in this process, as `tellmeter_*`."""
+        if self._about_itself is None:
+            self._about_itself = AboutItself(self)
+
     def settle(self) -> None:
         """Bring up to date what is only looked at when somebody reads. Reading does it by itself."""
         if getattr(self._local, "settling", False):
@@ -236,6 +251,8 @@ class MetricsRegistry:
                         refresh()
                     except Exception as error:
                         note("metrics_refresh", error)
+            if self._about_itself is not None:
+                self._about_itself.update()
         finally:
             self._local.settling = False
 
@@ -316,11 +333,6 @@ _RECORD: dict[MetricType, Callable[..., None]] = {
     MetricType.UP_DOWN_COUNTER: MetricsRegistry.slow_add,
     MetricType.GAUGE: MetricsRegistry.slow_set,
     MetricType.HISTOGRAM: MetricsRegistry.slow_observe,
-}
-# What is recorded where no metric can be: nobody reads it.
-_NOWHERE: dict[type[Series], Family[Any]] = {
-    Gauge: GaugeFamily(MetricDefinition("nowhere", MetricType.GAUGE), Settings(1, strict=False)),
-    Histogram: HistogramFamily(MetricDefinition("nowhere", MetricType.HISTOGRAM), Settings(1, strict=False)),
 }
 
 

@@ -11,7 +11,7 @@ from ..counts import count
 from ..errors import MetricError
 from .definition import MetricDefinition, MetricType, differences
 from .family import Callback, CounterFamily, Family, GaugeFamily, HistogramFamily, Settings
-from .names import exposed_name
+from .names import NAME_LENGTH, exposed_name
 from .series import Series
 from .watching import watch
 
@@ -107,7 +107,8 @@ class Table:
                 fault = "wrong_type"
         if self.settings.strict:
             raise MetricError(f"metric {name!r}: {fault.replace('_', ' ')}; register it before, as what it is used for")
-        count("metric_errors", f"{name if isinstance(name, str) else type(name).__name__}:{fault}")
+        told = name[:NAME_LENGTH] if isinstance(name, str) else type(name).__name__
+        count("metric_errors", f"{told}:{fault}")
         return None
 
     def _register_itself(self, name: str, kind: MetricType, *, seconds: bool) -> tuple[Family[Any] | None, str]:

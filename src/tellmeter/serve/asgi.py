@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ..guard import note
@@ -20,6 +20,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 _SEND_SECONDS = 30.0
+_ASKING = (b"accept", b"accept-encoding")
 
 
 def get_metrics_app(registry: MetricsRegistry | None = None) -> MetricsApp:
@@ -74,9 +75,8 @@ class MetricsApp:
 
     async def _scraped(self, headers: Iterable[tuple[bytes, bytes]], place: Place) -> Answer:
         """Write the page on a new thread: the pools of the loop and of the server may be full of the program's work."""
-        asked = [
-            b", ".join(value for name, value in headers if name == wanted) for wanted in (b"accept", b"accept-encoding")
-        ]
+        given = list(headers)
+        asked = [b", ".join(value for name, value in given if name == wanted) for wanted in _ASKING]
         loop = _running_loop()
         if loop is None:
             return scrape(*asked, registry=self._registry)
@@ -109,8 +109,7 @@ class MetricsApp:
 def _path_below(scope: Message) -> str:
     """The path without where the application is mounted; servers and routers give it with that, or without."""
     path: str = scope["path"]
-    root = scope.get("root_path", "")
-    below = path.removeprefix(root)
+    below = path.removeprefix((scope.get("root_path") or "").rstrip("/"))
     return path if below and not below.startswith("/") else below
 
 
@@ -124,23 +123,20 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _time_limit() -> AbstractAsyncContextManager[object]:
-    """Gives up a client that reads too slowly: four of them would keep all others out."""
-    if _running_loop() is None:
-        return nullcontext()
+async def _send(answer: Answer, method: str, send: Send) -> None:
+    """Send it piece by piece. A client that reads too slowly is given up: four of them would keep all others out."""
     import asyncio
 
-    return asyncio.timeout(_SEND_SECONDS)
-
-
-async def _send(answer: Answer, method: str, send: Send) -> None:
+    in_asyncio = _running_loop() is not None
     headers = [(name.encode(), value.encode()) for name, value in answer.headers]
     chunks = answer.body(method) or (b"",)
     try:
-        async with _time_limit():
+        async with asyncio.timeout(_SEND_SECONDS) if in_asyncio else nullcontext():
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             for number, chunk in enumerate(chunks, 1):
                 await send({"type": "http.response.body", "body": chunk, "more_body": number < len(chunks)})
+                if in_asyncio:
+                    await asyncio.sleep(0)  # a client that reads fast lets no `send` wait, and the loop not turn
     except OSError:  # the client is gone, or too slow (TimeoutError)
         pass
 

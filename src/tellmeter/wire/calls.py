@@ -14,7 +14,7 @@ from ..failures import error_category, error_class
 from ..records import AgentMetrics, StreamMetrics
 from ..streams.meter import StreamMeter
 from ..usage import Usage
-from .answer import Answer, Format
+from .answer import Answer, Asked, Format
 from .encoding import Decode, decoder_of
 from .formats import by_path, model_in_path
 from .message import NO_HEADERS, PlainHeaders, begins_event_stream, content_of, is_event_stream
@@ -135,6 +135,11 @@ class Exchange:
                 self.kept = None
                 count("oversize_body")
 
+    @property
+    def outcome(self) -> str:
+        """What became of the attempt: its HTTP status, else how it ended."""
+        return str(self.status_code) if self.status_code else self.ending or "abandoned"
+
     def closed(self) -> None:
         """The application closed the body: at its end, or early."""
         if self.ending:
@@ -194,6 +199,10 @@ class OneByOne:
 class WireCall(Call):
     """One logical call on the wire. `exchanges` are its attempts."""
 
+    provider = ""
+    model = ""
+    method = "generate"
+
     def __init__(self, target: Target, wire_format: Format, *, scoped: bool) -> None:
         self.target = target
         self.format = wire_format
@@ -223,23 +232,28 @@ class WireCall(Call):
         last = self.exchanges[-1]
         return CALL_BYTES + len(last.body or b"") + len(content_of(last.request))
 
+    def live(self) -> tuple[str, str, bool]:
+        """Provider and model of the call in progress, read from its request, and whether its stream is running."""
+        exchanges = self.exchanges
+        if not exchanges:
+            return super().live()
+        last = exchanges[-1]
+        if not self.provider:
+            self._read_request(last.request)
+        return (*super().live()[:2], last.meter is not None and not last.ending)
+
     # ------------------------------------------------------------------ on the router thread
 
     def finish(self) -> AgentMetrics | None:
         """Read the bytes and make the record; None for what turns out to be no LLM call."""
         try:
+            self.attempts = tuple(exchange.outcome for exchange in self.exchanges)
             return self._read(self.exchanges[-1])
         finally:
             self.exchanges = []  # they refer back to the call: leave no cycle to the garbage collector
 
     def _read(self, last: Exchange) -> AgentMetrics | None:
-        request = last.request
-        path = request.url.path
-        asked = self.format.read_request(content_of(request))
-        host, port = request.url.host, request.url.port
-        self.model = (asked.model if asked is not None else "") or model_in_path(path) or ""
-        asking = PlainHeaders(request.headers)
-        self.provider = provider_of(host, port, asking, self.model, path, self.target.config.providers)
+        asked = self._read_request(last.request)
         if asked is None and not self.model:
             if self.provider == "unknown":
                 return None
@@ -267,6 +281,15 @@ class WireCall(Call):
             stream=self._stream(last, status, usage, name),
             service_tier=answer.service_tier,
         )
+
+    def _read_request(self, request: Any) -> Asked | None:
+        """Read whom and what the request asks; None where its body does not tell."""
+        asked = self.format.read_request(content_of(request))
+        url = request.url
+        self.model = (asked.model if asked is not None else "") or model_in_path(url.path) or ""
+        headers = PlainHeaders(request.headers)
+        self.provider = provider_of(url.host, url.port, headers, self.model, url.path, self.target.config.providers)
+        return asked
 
     def _read_answer(self, last: Exchange) -> Answer:
         if last.kept is not None:

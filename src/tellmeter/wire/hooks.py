@@ -10,9 +10,9 @@ from types import ModuleType
 from typing import Any
 
 from ..call import Target
-from ..collector import get_metrics_collector
 from ..errors import ConfigError
 from ..guard import note
+from ..process import get_metrics_collector
 from . import stainless
 from .http import Send, metered_async_send, metered_send, module_of
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from tellmeter import InMemoryMetricsSink, configure, meter_call
-from tellmeter import collector as collector_module
+from tellmeter import process as process_module
 
 
 @pytest.fixture
 def sink(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemoryMetricsSink]:
-    monkeypatch.setattr(collector_module, "_process_collector", None)
+    monkeypatch.setattr(process_module, "_process_collector", None)
     made = InMemoryMetricsSink()
     configure(sinks=[made])
     yield made

@@ -22,6 +22,9 @@ def test_instructions_are_long_enough_to_be_cached():
 
 @pytest.mark.parametrize("missing", ["openai", "anthropic"])
 def test_a_missing_sdk_is_one_line(missing, monkeypatch, capsys):
+    import anthropic  # noqa: F401 - while openai is there: pydantic looks up in it what openai renamed as its own
+    import openai  # noqa: F401
+
     monkeypatch.setitem(sys.modules, missing, None)
     assert demo_app.main(["--base-url", "http://127.0.0.1:9"]) == 1
     assert "pip install 'tellmeter[demo]'" in capsys.readouterr().err

@@ -1,0 +1,79 @@
+"""The process's own collector, which `instrument()` and `meter_call()` record to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+from .collector import MetricsCollector
+from .config import SINKS_VARIABLE, MetricsConfig
+from .errors import ConfigError
+from .registry.registry import MetricsRegistry
+
+logger = logging.getLogger(__name__)
+
+_process_lock = threading.RLock()
+_process_collector: MetricsCollector | None = None
+
+
+def configure(
+    config: MetricsConfig | None = None, *, sinks: Iterable[Any] = (), registry: MetricsRegistry | None = None
+) -> MetricsCollector:
+    """Set up the process's collector, which `instrument()` and `meter_call()` record to; again, to replace it.
+
+    Args:
+        config: the settings; the environment's (`MetricsConfig.from_env()`) without one.
+        sinks: sink objects, or URLs as `sqlite:///calls.db`; those of `TELLMETER_SINKS` without any, else memory.
+        registry: where calls are counted; the process's without one, which stays however often this is called.
+
+    Raises:
+        ConfigError: a setting, sink or URL that cannot work.
+        MissingExtra: a sink whose package is not installed.
+    """
+    global _process_collector
+    made = _make_collector(config, sinks, registry)
+    with _process_lock:
+        former, _process_collector = _process_collector, made
+    if former is not None:
+        former.shutdown_sync()
+    return made
+
+
+def get_metrics_collector() -> MetricsCollector:
+    """The process's collector, made from the environment at the first call.
+
+    Without `configure()` and `TELLMETER_SINKS` it keeps the newest records in memory (`.sinks[0].get_summary()`).
+    """
+    global _process_collector
+    found = _process_collector
+    if found is not None:
+        return found
+    with _process_lock:
+        if _process_collector is None:
+            _process_collector = _collector_of_the_environment()
+        return _process_collector
+
+
+def _make_collector(
+    config: MetricsConfig | None, sinks: Iterable[Any], registry: MetricsRegistry | None = None
+) -> MetricsCollector:
+    chosen = [sinks] if isinstance(sinks, str) else list(sinks)
+    if not chosen:
+        named = os.environ.get(SINKS_VARIABLE, "")
+        chosen = [url.strip() for url in named.split(",") if url.strip()] or ["memory:"]
+    settings = MetricsConfig.from_env() if config is None else config
+    return MetricsCollector(settings, sinks=chosen, registry=registry)
+
+
+def _collector_of_the_environment() -> MetricsCollector:
+    """As `configure()`, but a bad environment must not break the call that came first: it is told, and metering off."""
+    try:
+        return _make_collector(None, ())
+    except Exception as error:
+        # Our own errors name a setting and never a secret; others are told by class.
+        told = str(error) if isinstance(error, (ConfigError, ImportError)) else type(error).__name__
+        logger.warning("nothing is metered: %s", told)
+        return MetricsCollector(MetricsConfig(enabled=False))

@@ -1,0 +1,200 @@
+"""The LLM metrics, fed from every finished call, whatever becomes of its record."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..errors import ConfigError, MetricError
+from ..records import FAILURES, AgentMetrics
+from .definition import SECONDS_BUCKETS, MetricDefinition, MetricType
+from .deltas import Deltas
+from .family import Family
+from .registry import MetricsRegistry
+
+# Waits inside a stream, from what arrives together to a stall.
+GAP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+# First tokens and chunks: 50 ms is a fast one; long reasoning takes minutes.
+FIRST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
+# From 1,000 to 1 token a second.
+TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.15, 0.25, 0.5, 1.0)
+
+_COUNTER, _GAUGE, _HISTOGRAM = MetricType.COUNTER, MetricType.GAUGE, MetricType.HISTOGRAM
+_WHO = ("provider", "model")
+
+
+def _metric(
+    name: str, kind: MetricType, description: str, *more: str, unit: str = "", buckets: Sequence[float] | None = None
+) -> MetricDefinition:
+    aliases = ("llm_cost_dollars",) if name == "llm_cost_dollars_total" else ()
+    return MetricDefinition(name, kind, description, unit, (*_WHO, *more), buckets, aliases=aliases)
+
+
+def _seconds(name: str, description: str, *more: str, buckets: Sequence[float] = SECONDS_BUCKETS) -> MetricDefinition:
+    return _metric(f"{name}_seconds", _HISTOGRAM, description, *more, unit="seconds", buckets=buckets)
+
+
+LLM_METRICS = (
+    _metric("llm_requests_total", _COUNTER, "LLM calls that ended.", "method", "status"),
+    _metric("llm_attempts_total", _COUNTER, "Requests sent for LLM calls, retries included, by HTTP status.", "status"),
+    _seconds("llm_request_duration", "Time of whole LLM calls, retries included.", "method"),
+    _metric(
+        "llm_tokens_total",
+        _COUNTER,
+        "Tokens: input and output; cache_read and cache_write are parts of input, reasoning of output.",
+        "type",
+    ),
+    _metric("llm_tokens_used_total", _COUNTER, "Tokens of prompts and completions.", "type"),
+    _metric("llm_cost_dollars_total", _COUNTER, "What the calls cost, in US dollars.", unit="dollars"),
+    _metric("llm_price_unknown_total", _COUNTER, "Calls whose cost is not known."),
+    _metric("llm_usage_missing_total", _COUNTER, "Calls whose tokens the provider did not state, or not to the end."),
+    _metric("llm_errors_total", _COUNTER, "Calls that ended in error, timeout or rejection.", "error_class"),
+    _metric("llm_retries_total", _COUNTER, "Attempts after the first."),
+    _seconds("llm_time_to_first_chunk", "From the call to the first event of its stream.", buckets=FIRST_BUCKETS),
+    _seconds(
+        "llm_time_to_first_token",
+        "From the call to the first content of its stream, reasoning included.",
+        buckets=FIRST_BUCKETS,
+    ),
+    _seconds("llm_time_per_output_token", "Of a stream, after its first token.", buckets=TOKEN_BUCKETS),
+    _seconds("llm_stream_gap", "The longest wait for the provider inside a stream.", buckets=GAP_BUCKETS),
+    _metric("llm_stream_stalls_total", _COUNTER, "Times that a stream stalled."),
+    _metric("llm_active_requests", _GAUGE, "LLM calls in progress."),
+    _metric("llm_active_streams", _GAUGE, "Streams in progress."),
+)
+_EXTRA = {
+    "llm_attempts_total": "status",
+    "llm_tokens_total": "type",
+    "llm_tokens_used_total": "type",
+    "llm_errors_total": "error_class",
+}
+_BOUND = 4096  # label sets whose series are kept at hand, and series a label set
+
+Live = Mapping[tuple[str, ...], int]
+
+
+class LLMMetrics:
+    """The LLM metrics of one collector on its registry.
+
+    Args:
+        registry: where they are counted.
+        label_tags: tags of records that become labels.
+        priced: whether costs are tracked, so that a record without one is a price unknown.
+
+    Raises:
+        ConfigError: a tag that cannot be a label beside the metrics' own.
+    """
+
+    def __init__(self, registry: MetricsRegistry, label_tags: Iterable[str] = (), *, priced: bool = True) -> None:
+        self._tags = tuple(label_tags)
+        self._priced = priced
+        self._families: dict[str, Family[Any]] = {}
+        self._deltas = Deltas(registry)
+        self._at_hand: dict[tuple[str, ...], _Series] = {}
+        own = {label for definition in LLM_METRICS for label in definition.labels}
+        if own & set(self._tags):
+            raise ConfigError(
+                f"label_tags = {list(self._tags)}: the LLM metrics have a label {min(own & set(self._tags))}"
+            )
+        for definition in LLM_METRICS:
+            family = registry.family(definition)
+            try:
+                family.widen(self._tags)
+            except MetricError as error:
+                raise ConfigError(f"label_tags = {list(self._tags)}: {error}") from None
+            self._families[definition.name] = family
+
+    def count(self, record: AgentMetrics, attempts: Sequence[str] = ()) -> None:
+        """Count a finished call. `attempts`: the HTTP status or outcome of each, where they are known."""
+        tags = tuple([record.tags.get(tag, "") for tag in self._tags])
+        key = (record.provider, record.model, record.method, record.status, *tags)
+        series = self._at_hand.get(key)
+        if series is None:
+            if len(self._at_hand) >= _BOUND:
+                self._at_hand.clear()
+            names = ("provider", "model", "method", "status", *self._tags)
+            series = self._at_hand[key] = _Series(self._families, dict(zip(names, key, strict=True)))
+        exemplar = None
+        if record.trace_id:
+            exemplar = {"trace_id": record.trace_id}
+            if record.span_id:
+                exemplar["span_id"] = record.span_id
+        series["llm_requests_total", ""].inc(1, exemplar)
+        series["llm_request_duration_seconds", ""].observe(record.latency_ms / 1000, exemplar)
+        for status in attempts or _attempts(record):
+            series["llm_attempts_total", status].inc()
+        self._count_tokens(series, record)
+        if record.status in FAILURES:
+            series["llm_errors_total", record.error_class or record.status].inc(1, exemplar)
+        if record.retries:
+            series["llm_retries_total", ""].inc(record.retries)
+        if record.stream is not None:
+            self._count_stream(series, record, exemplar)
+
+    def _count_tokens(self, series: _Series, record: AgentMetrics) -> None:
+        if record.input_tokens:
+            series["llm_tokens_total", "input"].inc(record.input_tokens)
+            series["llm_tokens_used_total", "prompt"].inc(record.input_tokens)
+        if record.output_tokens:
+            series["llm_tokens_total", "output"].inc(record.output_tokens)
+            series["llm_tokens_used_total", "completion"].inc(record.output_tokens)
+        if record.cached_tokens:
+            series["llm_tokens_total", "cache_read"].inc(record.cached_tokens)
+        if record.cache_write_tokens:
+            series["llm_tokens_total", "cache_write"].inc(record.cache_write_tokens)
+        if record.reasoning_tokens:
+            series["llm_tokens_total", "reasoning"].inc(record.reasoning_tokens)
+        if record.cost_usd is not None:
+            series["llm_cost_dollars_total", ""].inc(record.cost_usd)
+        elif self._priced:
+            series["llm_price_unknown_total", ""].inc()
+        if record.tokens_estimated:
+            series["llm_usage_missing_total", ""].inc()
+
+    def _count_stream(self, series: _Series, record: AgentMetrics, exemplar: dict[str, str] | None) -> None:
+        stream = record.stream
+        assert stream is not None
+        if stream.time_to_first_chunk_ms is not None:
+            series["llm_time_to_first_chunk_seconds", ""].observe(stream.time_to_first_chunk_ms / 1000, exemplar)
+        if stream.time_to_first_token_ms is not None:
+            series["llm_time_to_first_token_seconds", ""].observe(stream.time_to_first_token_ms / 1000, exemplar)
+        if stream.tokens_per_second > 0 and stream.output_tokens > 1:
+            series["llm_time_per_output_token_seconds", ""].observe(1 / stream.tokens_per_second, exemplar)
+        if stream.chunks_received > 1:
+            series["llm_stream_gap_seconds", ""].observe(stream.max_gap_ms / 1000, exemplar)
+        if stream.stalls:
+            series["llm_stream_stalls_total", ""].inc(stream.stalls)
+
+    def show_live(self, requests: Live, streams: Live) -> None:
+        """Set what is in progress now: (provider, model, a value for each of the label tags) -> number."""
+        for name, now in (("llm_active_requests", requests), ("llm_active_streams", streams)):
+            family = self._families[name]
+            for values, change in self._deltas.moved(name, now):
+                labels = dict.fromkeys(family.definition.labels, "")
+                labels.update(zip((*_WHO, *self._tags), values, strict=True))
+                family.find(labels).inc(change)
+
+
+class _Series(dict[tuple[str, str], Any]):
+    """The series of calls that agree in provider, model, method, status and tags: (metric, extra label) -> series."""
+
+    def __init__(self, families: Mapping[str, Family[Any]], known: Mapping[str, str]) -> None:
+        super().__init__()
+        self._families = families
+        self._known = known
+
+    def __missing__(self, key: tuple[str, str]) -> Any:
+        name, extra = key
+        family = self._families[name]
+        known = {**self._known, _EXTRA[name]: extra} if name in _EXTRA else self._known
+        series = family.find({label: known.get(label, "") for label in family.definition.labels})
+        if len(self) >= _BOUND:
+            self.clear()
+        self[key] = series
+        return series
+
+
+def _attempts(record: AgentMetrics) -> list[str]:
+    """The attempts of a call of which only the last is known."""
+    last = str(record.status_code) if record.status_code else record.status
+    return ["error"] * min(record.retries, 1000) + [last]

@@ -1,0 +1,10 @@
+"""Series that nobody reads: what is recorded where no metric can be."""
+
+from __future__ import annotations
+
+from .definition import MetricDefinition, MetricType
+from .family import GaugeFamily, HistogramFamily, Settings
+
+_settings = Settings(1, strict=False)
+NO_GAUGE = GaugeFamily(MetricDefinition("nowhere", MetricType.GAUGE), _settings).labels()
+NO_HISTOGRAM = HistogramFamily(MetricDefinition("nowhere", MetricType.HISTOGRAM), _settings).labels()

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tellmeter import (
+    AgentMetrics,
+    ConfigError,
+    InMemoryMetricsSink,
+    MetricsRegistry,
+    configure,
+    get_metrics_collector,
+    get_metrics_registry,
+    meter_call,
+)
+from tellmeter import process as process_module
+
+
+@pytest.fixture(autouse=True)
+def own_process_collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(process_module, "_process_collector", None)
+    monkeypatch.delenv("TELLMETER_SINKS", raising=False)
+    yield
+
+
+def stored(sink: InMemoryMetricsSink) -> list[AgentMetrics]:
+    return asyncio.run(sink.get_metrics())
+
+
+def test_configure_replaces_the_processs_collector_and_flushes_the_former() -> None:
+    sink = InMemoryMetricsSink()
+    former = configure(sinks=[sink])
+    assert get_metrics_collector() is former
+    with meter_call(model="llama3", provider="ollama") as call:
+        call.output_tokens = 3
+    latter = configure(sinks=[InMemoryMetricsSink()])
+    assert get_metrics_collector() is latter is not former
+    assert former.stats().passed == 1
+
+
+def test_without_configuration_the_newest_calls_are_kept_in_memory() -> None:
+    with meter_call(model="llama3", provider="ollama"):
+        pass
+    (sink,) = get_metrics_collector().sinks
+    assert isinstance(sink, InMemoryMetricsSink) and len(stored(sink)) == 1
+
+
+def test_the_environment_names_sinks(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("TELLMETER_SINKS", f"sqlite:///{tmp_path}/calls.db, memory:")
+    assert [type(sink).__name__ for sink in get_metrics_collector().sinks] == [
+        "SQLiteMetricsSink",
+        "InMemoryMetricsSink",
+    ]
+    get_metrics_collector().shutdown_sync()
+
+
+def test_a_bad_environment_raises_in_configure_but_never_into_a_call(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TELLMETER_SINKS", "nonsense://user:secret@host/x")
+    with pytest.raises(ConfigError):
+        configure()
+    with caplog.at_level("WARNING", "tellmeter"), meter_call(model="m"):
+        pass
+    assert "nothing is metered" in caplog.text
+    assert "secret" not in caplog.text
+    assert not get_metrics_collector().config.enabled
+
+
+def test_the_processs_registry_survives_another_configuration() -> None:
+    registry = get_metrics_registry()
+    assert configure().registry is registry
+    own = MetricsRegistry()
+    assert configure(registry=own).registry is own
+    assert configure().registry is registry is get_metrics_registry()
