@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from typing import Any
 
@@ -13,6 +14,7 @@ from tellmeter import (
     InMemoryMetricsSink,
     MetricsCollector,
     MetricsConfig,
+    MetricsRegistry,
     StreamMetrics,
 )
 
@@ -164,3 +166,80 @@ def stored_now(sink: InMemoryMetricsSink) -> list[AgentMetrics]:
 def test_a_config_of_the_wrong_kind_is_refused() -> None:
     with pytest.raises(ConfigError, match="MetricsConfig"):
         MetricsCollector({"enabled": True})  # type: ignore[arg-type]
+
+
+def total(registry: MetricsRegistry, name: str, **labels: str) -> float:
+    return registry.get_metric_stats(name, labels)["sum"]
+
+
+def test_the_metrics_contain_every_call_that_ended_before_the_question() -> None:
+    registry = MetricsRegistry()
+    collector = MetricsCollector(registry=registry)
+    for number in range(1, 200):
+        collector.record(AgentMetrics(model="m", input_tokens=2))
+        assert total(registry, "llm_tokens_total", type="input") == 2 * number
+
+
+def test_filters_and_sampling_thin_out_records_but_no_count() -> None:
+    registry = MetricsRegistry()
+    config = MetricsConfig(filters=[lambda record: record.model == "kept"], request_sampling_rate=0.0)
+    collector = MetricsCollector(config, sinks=[InMemoryMetricsSink()], registry=registry)
+    for model in ("kept", "filtered") * 50:
+        collector.record(AgentMetrics(model=model))
+    assert total(registry, "llm_requests_total") == 100
+    assert total(registry, "tellmeter_dropped_total", reason="sampled_out") == 50
+    assert total(registry, "tellmeter_dropped_total", reason="filtered") == 50
+
+
+def test_calls_in_progress_are_shown_while_they_are() -> None:
+    registry = MetricsRegistry()
+    collector = MetricsCollector(MetricsConfig(label_tags=["team"]), registry=registry)
+    with collector.track_request("openai", "gpt-4o", method="stream") as call:
+        call.tags = {"team": "red"}
+        with collector.track_request("openai", "gpt-4o"):
+            assert total(registry, "llm_active_requests", provider="openai", model="gpt-4o") == 2
+            assert total(registry, "llm_active_streams", team="red") == 1
+    assert total(registry, "llm_active_requests") == total(registry, "llm_active_streams") == 0
+
+
+def test_a_collector_that_is_gone_has_nothing_in_progress() -> None:
+    registry = MetricsRegistry()
+    collector = MetricsCollector(registry=registry)
+    call = collector.track_request("openai", "gpt-4o")
+    assert total(registry, "llm_active_requests") == 1
+    collector.shutdown_sync()
+    call.end()
+    del collector, call
+    gc.collect()
+    assert total(registry, "llm_active_requests") == 0
+
+
+def test_a_collector_records_by_name_on_its_registry() -> None:
+    registry = MetricsRegistry()
+    collector = MetricsCollector(registry=registry)
+    collector.increment_counter("jobs", labels={"kind": "a"})
+    collector.increment_counter("jobs", value=4, labels={"kind": "a"})
+    collector.record_histogram("size", 3.0)
+    collector.set_gauge("queue", 5)
+    collector.increment_gauge("queue")
+    collector.decrement_gauge("queue", 2)
+    with collector.track_duration("work"), collector.track_active("queue"):
+        assert total(registry, "queue") == 5
+    assert [total(registry, name) for name in ("jobs", "size", "queue")] == [5, 3, 4]
+    assert registry.get_metric_stats("work_seconds")["count"] == 1
+
+
+def test_a_disabled_collector_counts_nothing_anywhere() -> None:
+    registry = MetricsRegistry()
+    collector = MetricsCollector(MetricsConfig(enabled=False), registry=registry)
+    collector.increment_counter("jobs", labels={"kind": "a"})
+    collector.record_histogram("size", 3.0)
+    collector.set_gauge("queue", 5)
+    with collector.track_duration("work"), collector.track_active("queue"):
+        collector.record(AgentMetrics(model="m"))
+    assert registry.get_all_metrics() == {} and registry.text() == b""
+
+
+def test_a_bad_label_tag_is_one_clear_error() -> None:
+    with pytest.raises(ConfigError, match=r"label_tags.*model"):
+        MetricsCollector(MetricsConfig(label_tags=["model"]), registry=MetricsRegistry())

@@ -29,6 +29,9 @@ BAD = [
     ("prices", {"gpt": {"inptu": 3}}, "cache_read"),
     ("prices", {"gpt": {"input": -3}}, "from 0"),
     ("discounts", {"openai": 30}, "from 0 to 1"),
+    ("label_tags", "feature", "list of tag names"),
+    ("label_tags", ["__x"], "tag's name"),
+    ("max_series", 0, "from 1"),
     ("max_queue", 0, "from 1"),
     ("flush_timeout_seconds", math.inf, "from 0"),
 ]
@@ -66,6 +69,8 @@ def test_the_environment_fills_it_by_the_guides_names_and_by_ours() -> None:
             "TELLMETER_TAGS": "env=prod, service = api",
             "TELLMETER_PROVIDERS": "llm.internal:8000=vllm",
             "TELLMETER_DISCOUNTS": "openai=0.1",
+            "TELLMETER_LABEL_TAGS": "feature, tenant,",
+            "TELLMETER_MAX_SERIES": "50",
             "TELLMETER_SINKS": "sqlite:///x.db",
             "ENABLE_RELIABILITY_METRICS": "  ",
         }
@@ -76,6 +81,7 @@ def test_the_environment_fills_it_by_the_guides_names_and_by_ours() -> None:
     assert config.tags == {"env": "prod", "service": "api"}
     assert config.providers == {"llm.internal:8000": "vllm"}
     assert config.discounts == {"openai": 0.1}
+    assert config.label_tags == ["feature", "tenant"] and config.max_series == 50
 
 
 def test_arguments_win_over_the_environment() -> None:

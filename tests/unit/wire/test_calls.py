@@ -11,7 +11,16 @@ from typing import Any
 import openai
 import pytest
 
-from tellmeter import AgentMetrics, InMemoryMetricsSink, MetricsCollector, MetricsConfig, instrument, tags, uninstrument
+from tellmeter import (
+    AgentMetrics,
+    InMemoryMetricsSink,
+    MetricsCollector,
+    MetricsConfig,
+    MetricsRegistry,
+    instrument,
+    tags,
+    uninstrument,
+)
 from tests.support.sdk import http
 from tests.support.sse import JSON, SSE, answer, bodies, stream
 
@@ -25,7 +34,11 @@ CHUNKS = stream()
 class Metered:
     def __init__(self, **config: Any) -> None:
         self.sink = InMemoryMetricsSink()
-        self.collector = MetricsCollector(MetricsConfig(**config), sinks=[self.sink])
+        self.registry = MetricsRegistry()
+        self.collector = MetricsCollector(MetricsConfig(**config), sinks=[self.sink], registry=self.registry)
+
+    def total(self, name: str, **labels: str) -> float:
+        return self.registry.get_metric_stats(name, labels)["sum"]
 
     def records(self) -> list[AgentMetrics]:
         gc.collect()
@@ -278,6 +291,19 @@ def test_500_500_200_is_one_call_with_two_retries(metered: Metered) -> None:
     check_complete(record)
     assert record.retries == 2
     assert 0 < record.retry_delay_ms < record.latency_ms
+    attempts = {status: metered.total("llm_attempts_total", status=status) for status in ("500", "200")}
+    assert attempts == {"500": 2, "200": 1} and metered.total("llm_attempts_total") == 3
+    assert metered.total("llm_requests_total", status="success") == metered.total("llm_requests_total") == 1
+
+
+def test_a_stream_in_progress_is_shown_as_one(metered: Metered) -> None:
+    stream = ask_stream(client(streaming()))
+    next(stream)
+    who = {"provider": "openai", "model": "gpt-4o-mini"}
+    assert metered.total("llm_active_requests", **who) == metered.total("llm_active_streams", **who) == 1
+    list(stream)
+    assert metered.total("llm_active_requests") == metered.total("llm_active_streams") == 0
+    check_complete(metered.only())
 
 
 def test_with_raw_response_and_a_stream(metered: Metered) -> None:
@@ -342,6 +368,7 @@ def test_a_refused_connection_after_retries(metered: Metered) -> None:
     record = metered.only()
     assert (record.status, record.error_class, record.error_category) == ("error", "APIConnectionError", "network")
     assert record.retries == 1 and record.status_code is None
+    assert metered.total("llm_attempts_total", status="error") == 2
 
 
 def test_asyncio_timeout_is_a_cancellation(metered: Metered) -> None:
