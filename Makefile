@@ -18,18 +18,21 @@ LEGACY := .venv-legacy/bin
 LOCK := .tools/uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header --quiet --upgrade
 
-.PHONY: demo test test-current test-legacy check check-lint check-format check-types check-floors bench lock clean
+.PHONY: demo test test-current test-legacy servers check check-lint check-format check-types check-floors bench lock clean
 
 demo: .venv/ready
 	$(BIN)/tellmeter demo $(if $(SECONDS),--seconds $(SECONDS))
 
 test: test-current test-legacy
 
-test-current: .venv/ready
+test-current: .venv/ready servers
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-legacy: .venv-legacy/ready
 	$(LEGACY)/python -m pytest -m sdk $(PYTEST_ARGS)
+
+servers:
+	@tools/servers.sh
 
 check: check-lint check-format check-types check-floors
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from .records import AgentMetrics, MetricsSummary, StreamMetrics
     from .registry.definition import MetricDefinition, MetricType
     from .registry.registry import MetricsRegistry, get_metrics_registry
+    from .serve.asgi import get_metrics_app
+    from .serve.page import get_metrics_text
+    from .serve.server import MetricsServer, start_metrics_server
+    from .serve.wsgi import get_metrics_wsgi_app
     from .sinks.base import BatchingMetricsSink, MetricsSink, MetricsStore
     from .sinks.console import ConsoleMetricsSink
     from .sinks.in_memory import InMemoryMetricsSink
@@ -49,6 +53,7 @@ _WHERE = {
     "MetricsConfig": "config",
     "MetricsFilter": "config",
     "MetricsRegistry": "registry.registry",
+    "MetricsServer": "serve.server",
     "MetricsSink": "sinks.base",
     "MetricsStore": "sinks.base",
     "MetricsSummary": "records",
@@ -64,10 +69,14 @@ _WHERE = {
     "TellmeterError": "errors",
     "TooLarge": "pipeline.outcome",
     "configure": "process",
+    "get_metrics_app": "serve.asgi",
     "get_metrics_collector": "process",
     "get_metrics_registry": "registry.registry",
+    "get_metrics_text": "serve.page",
+    "get_metrics_wsgi_app": "serve.wsgi",
     "instrument": "wire.hooks",
     "meter_call": "instruments.calls",
+    "start_metrics_server": "serve.server",
     "tags": "context",
     "uninstrument": "wire.hooks",
 }
@@ -89,6 +98,7 @@ __all__ = [
     "MetricsConfig",
     "MetricsFilter",
     "MetricsRegistry",
+    "MetricsServer",
     "MetricsSink",
     "MetricsStore",
     "MetricsSummary",
@@ -104,10 +114,14 @@ __all__ = [
     "TellmeterError",
     "TooLarge",
     "configure",
+    "get_metrics_app",
     "get_metrics_collector",
     "get_metrics_registry",
+    "get_metrics_text",
+    "get_metrics_wsgi_app",
     "instrument",
     "meter_call",
+    "start_metrics_server",
     "tags",
     "uninstrument",
 ]

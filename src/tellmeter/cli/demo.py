@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 from ..errors import MissingExtra, TellmeterError
@@ -20,6 +19,7 @@ from ..records import uuid7
 from ..sinks import urls
 from ..sinks.base import MetricsStore
 from .run import metered, where
+from .signals import stopped_by_signals
 from .stores import Answers, ask, chosen_url, opened, run_filter
 from .tables import console_for, line, print_table, table
 
@@ -52,7 +52,7 @@ def demo(seconds: float | None = None, store: str | None = None) -> int:
         filters = run_filter(run_id := uuid7(), None, 0.0)
         environment = metered(os.environ, url, [f"run={run_id}"], name)
         with (
-            _stopped_by_signals(),
+            stopped_by_signals(),
             _simulator(folder) as base_url,
             _application(base_url, seconds, folder, environment) as application,
         ):
@@ -163,25 +163,6 @@ def _process(command: list[str], log: Path, environment: Mapping[str, str]) -> I
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)  # what it started too
                 process.wait()
-
-
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the demo as Ctrl-C does: what it started must not outlive it.
-
-    SIGINT too where it is ignored, as it is in a background job of a shell script.
-    """
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    former = {name: signal.signal(getattr(signal, name), stop) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in former.items():
-            signal.signal(getattr(signal, name), handler)
 
 
 def _tail(log: Path) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..serve.server import start_metrics_server
-from .demo import _stopped_by_signals
+from .signals import stopped_by_signals
 
 MULTIPROC_VARIABLE = "TELLMETER_MULTIPROC_DIR"
 
@@ -25,7 +25,7 @@ def metrics(
     found = chosen_folder(folder)
     token, basic_auth = _secret("--token-env", token_env), _secret("--basic-auth-env", basic_auth_env)
     os.environ[MULTIPROC_VARIABLE] = found  # where the process's registry looks for the others
-    with _stopped_by_signals():
+    with stopped_by_signals():
         try:
             with start_metrics_server(host, port, token=token, basic_auth=basic_auth) as server:
                 sys.stdout.write(f"{server.url} serves the metrics in {found} (Ctrl-C ends it)\n")

@@ -123,7 +123,7 @@ class MetricDefinition(msgspec.Struct, frozen=True):
             return _BUCKETS_BY_UNIT.get(word) or _BUCKETS_BY_UNIT.get(last) or SECONDS_BUCKETS
         try:
             bounds = [float(bound) for bound in self.buckets]
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise MetricError(f"{self.name}: buckets must be numbers") from None
         if bounds and bounds[-1] == math.inf:
             bounds.pop()

@@ -16,9 +16,10 @@ def clean_value(value: object, limit: int) -> str:
     """`value` as a label's value: a text of at most `limit` characters that is valid UTF-8; None is ""."""
     if value is None:
         return ""
-    if value.__class__ is not str:
+    if type(value) is not str:
         try:
-            value = str.__str__(value) if isinstance(value, str) else str(value)  # a text Enum is its value
+            # A text Enum is its value, and a text of another class a plain one.
+            value = str.__str__(value if isinstance(value, str) else str(value))
         except Exception:
             return ""
     assert isinstance(value, str)
@@ -33,11 +34,11 @@ def sorted_out(declared: Sequence[str], labels: Any, limit: int) -> tuple[tuple[
     """
     if labels is None:
         labels = {}
-    elif not isinstance(labels, Mapping):
-        return ("",) * len(declared), {"not_a_mapping"}
     faults = set()
     values = []
     try:
+        if not isinstance(labels, Mapping):
+            return ("",) * len(declared), {"not_a_mapping"}
         for name in declared:
             if name not in labels:
                 faults.add("missing")
@@ -45,7 +46,7 @@ def sorted_out(declared: Sequence[str], labels: Any, limit: int) -> tuple[tuple[
                 continue
             given = labels[name]
             value = clean_value(given, limit)
-            if given.__class__ is str and value != given:
+            if type(given) is str and value != given:
                 faults.add("cleaned")
             values.append(value)
         if len(labels) > len(declared) or any(name not in declared for name in labels):
@@ -58,10 +59,12 @@ def sorted_out(declared: Sequence[str], labels: Any, limit: int) -> tuple[tuple[
 def label_names(labels: Any, reserved: Sequence[str] = ()) -> list[str]:
     """The names in `labels` that a metric can have as its labels; the first of those that are one on the page."""
     kept: dict[str, str] = {}
-    if isinstance(labels, Mapping):
-        for name in list(labels):
+    try:
+        for name in list(labels) if isinstance(labels, Mapping) else ():
             if isinstance(name, str) and name and not name.startswith("__") and clean_label(name) not in reserved:
-                kept.setdefault(clean_label(name), name)
+                kept.setdefault(clean_label(name), str.__str__(name))
+    except Exception:  # as above
+        pass
     return list(kept.values())
 
 

@@ -114,6 +114,8 @@ class LLMMetrics:
                 self._at_hand.clear()
             names = ("provider", "model", "method", "status", *self._tags)
             series = self._at_hand[key] = _Series(self._families, dict(zip(names, key, strict=True)))
+            for name in ("llm_active_requests", "llm_active_streams"):
+                series[name, ""]  # 0 between calls: shown, and not only while somebody looks
         exemplar = None
         if record.trace_id:
             exemplar = {"trace_id": record.trace_id}

@@ -35,7 +35,7 @@ def fit(values: list[Any], metric: str, *, negative: bool = True) -> list[float]
 
 def fault_of(value: Any, *, negative: bool = True) -> str | None:
     """Why `value` cannot be recorded: not_a_number, not_finite, negative; None where it can."""
-    if isinstance(value, (str, bytes)):
+    if isinstance(value, (str, bytes, bytearray, memoryview)):
         return "not_a_number"
     try:
         number = float(value)

@@ -66,9 +66,12 @@ class MetricsApp:
         # A router that chose this very object decided on the path.
         path = "" if scope.get("endpoint") is self else _path_below(scope)
         refused = refusal(method, path)
-        place = None if refused else self._places.take()
+        if refused is not None:
+            await _send(refused, method, send)
+            return
+        place = self._places.take()
         if place is None:
-            await _send(refused or busy(), method, send)
+            await _send(busy(), method, send)
             return
         with place:
             await _send(await self._scraped(scope["headers"], place), method, send)

@@ -76,3 +76,10 @@ def test_it_serves_until_a_signal(number, tmp_path):
             process.send_signal(number)
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (0, "", "")
+
+
+def test_its_help_has_examples(capsys):
+    assert run_command_line(["metrics", "-h"]) == 0
+    assert "tellmeter metrics --host 0.0.0.0 --token-env METRICS_TOKEN" in capsys.readouterr().out
+    assert run_command_line(["--help"]) == 0
+    assert "tellmeter metrics --dir /run/app/metrics" in capsys.readouterr().out

@@ -1,0 +1,464 @@
+import asyncio
+import gc
+import math
+import sys
+from decimal import Decimal
+from fractions import Fraction
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tellmeter import counts
+from tellmeter.registry import series as series_module
+from tellmeter.registry.registry import MetricsRegistry
+from tellmeter.registry.series import FOLD_AT, Activity, Timer
+from tests.support.metrics import in_child
+
+MORE_THAN_A_FOLD = FOLD_AT * 3 + 5
+LARGEST = sys.float_info.max
+numbers = st.floats(allow_nan=False, allow_infinity=False, width=32) | st.integers(-(10**6), 10**6)
+
+
+def counter():
+    return MetricsRegistry().counter("c", "A counter", labels=["a"]).labels("x")
+
+
+def gauge():
+    return MetricsRegistry().gauge("g", "A gauge", labels=["a"]).labels("x")
+
+
+def histogram(buckets=(1.0, 2.0, 5.0)):
+    return MetricsRegistry().histogram("h", "A histogram", labels=["a"], buckets=buckets).labels("x")
+
+
+class Clock:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = 0.0
+        monkeypatch.setattr(series_module, "clock", lambda: self.now)
+
+
+class Selfish:
+    """It adds to itself and compares as if it were a number, but is none."""
+
+    def __add__(self, other):
+        return self
+
+    __radd__ = __sub__ = __mul__ = __rmul__ = __add__
+
+    def __eq__(self, other):
+        return True
+
+    __le__ = __lt__ = __ge__ = __gt__ = __eq__
+    __hash__ = None
+
+
+class Half:
+    """A number that adds, but does not compare."""
+
+    def __float__(self):
+        return 0.5
+
+    def __radd__(self, other):
+        return other + 0.5
+
+
+# What sums may become, or fail with, when it is added to: none of it may stay in the totals.
+ODD = [
+    Decimal("0.5"),
+    Fraction(1, 2),
+    numpy.float16(0.5),
+    numpy.float32(0.5),
+    numpy.array(0.5),
+    numpy.array([0.5]),
+    numpy.int8(100),
+    numpy.uint8(200),
+    True,
+    Half(),
+    Selfish(),
+    "1",
+    None,
+    math.nan,
+    math.inf,
+    10**400,
+    [],
+]
+
+
+def accepted(value):
+    """The number that is recorded for a value, 0 for what is refused."""
+    if isinstance(value, (str, list, Selfish)) or value is None or isinstance(value, numpy.ndarray) and value.ndim:
+        return None
+    return None if value in (math.inf, 10**400) or value != value else float(value)
+
+
+def test_a_counter_adds_up_exactly_over_many_folds():
+    series = counter()
+    for number in range(MORE_THAN_A_FOLD):
+        series.inc(number)
+    series.inc()
+    assert series.read() == sum(range(MORE_THAN_A_FOLD)) + 1
+    assert len(series.pending) == 0
+
+
+@given(st.lists(st.floats(0, 1e6) | st.integers(0, 10**6)))
+def test_a_counter_is_the_sum_of_what_was_added(values):
+    series = counter()
+    for value in values:
+        series.inc(value)
+    assert math.isclose(series.read(), math.fsum(values), rel_tol=1e-9)
+    assert series.state[1] == len(values)
+
+
+@given(st.lists(numbers))
+def test_a_histogram_has_each_value_in_the_bucket_that_holds_it(values):
+    series = histogram(buckets=(-1.0, 0.0, 1.0, 100.0))
+    for value in values:
+        series.observe(value)
+    found, total, low, high = series.read()
+    bounds = (*series.family.bounds, math.inf)
+    assert [sum(found[: at + 1]) for at in range(len(bounds))] == [sum(v <= bound for v in values) for bound in bounds]
+    assert math.isclose(total, math.fsum(values), rel_tol=1e-6, abs_tol=1e-3)
+    assert (low, high) == ((min(values), max(values)) if values else (math.inf, -math.inf))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["set", "inc", "dec", "read"]), st.integers(-100, 100))))
+def test_a_gauge_is_what_was_set_last_and_added_since(steps):
+    series = gauge()
+    expected = 0
+    for step, number in steps:
+        if step == "read":
+            assert series.read() == expected
+        else:
+            getattr(series, step)(number)
+            expected = number if step == "set" else expected + number if step == "inc" else expected - number
+    assert series.read() == expected
+
+
+def test_a_gauge_that_only_goes_up_and_down_does_not_grow():
+    series = gauge()
+    for _ in range(MORE_THAN_A_FOLD):
+        series.inc(2)
+        series.dec()
+    assert len(series.state) <= FOLD_AT + 1
+    assert series.read() == MORE_THAN_A_FOLD
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "before", [[], [1], [0.25], [1] * (FOLD_AT + 1), [Decimal(1)] * (FOLD_AT + 1), [numpy.float32(1)] * (FOLD_AT + 1)]
+)
+@pytest.mark.parametrize("times", [1, FOLD_AT + 1])
+def test_numbers_of_other_libraries_are_counted_exactly_and_nothing_else_is(value, before, times):
+    number = accepted(value)
+    expected = sum(map(float, before)) + (number or 0.0) * times + 2.5
+    refused = 0 if number is not None else times
+    total, level, spread = counter(), gauge(), histogram()
+    for one in [*before, *[value] * times, 0.5, 2]:
+        total.inc(one)
+        level.inc(one)
+        spread.observe(one)
+    assert (total.read(), total.state[1]) == (expected, len(before) + times + 2 - refused)
+    assert level.read() == expected
+    found, seconds, low, high = spread.read()
+    assert (sum(found), seconds) == (len(before) + times + 2 - refused, expected)
+    assert high == max([2.0, *before, *([number] if number else [])]) and low <= 0.5
+    assert {type(part) for part in (total.read(), level.read(), seconds, low, high)} <= {int, float}
+    assert (total.pending, spread.pending, len(level.state)) == ([], [], 1)
+    assert counts.total("value_errors") == refused * 3
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: type(value).__name__)
+def test_a_gauge_is_set_to_numbers_only(value):
+    series = gauge()
+    series.set(7)
+    series.set(value)
+    number = accepted(value)
+    assert series.read() == (7 if number is None else number)
+    series.inc()
+    assert series.read() == (7 if number is None else number) + 1
+    assert counts.total("value_errors") == (number is None)
+
+
+def test_a_counter_refuses_what_is_negative():
+    series = counter()
+    for value in (5, -1, -0.5, 2, -math.inf, Decimal(-1)):
+        series.inc(value)
+    assert series.read() == 7 and series.state[1] == 2
+    assert counts.snapshot()["value_errors"] == {"c:negative": 3, "c:not_finite": 1}
+
+
+def test_a_batch_of_equal_negative_numbers_is_refused():
+    series = counter()
+    for _ in range(10):
+        series.inc(-1)
+    assert series.read() == 0 and series.state[1] == 0
+
+
+def test_what_sums_beyond_the_largest_float_is_read_all_the_same():
+    total, level, spread = counter(), gauge(), histogram()
+    for _ in range(MORE_THAN_A_FOLD):
+        for series in (total, level):
+            series.inc(10**308)
+            series.inc(LARGEST)
+        spread.observe(LARGEST)
+    for value in (total.read(), level.read(), spread.read()[1]):
+        assert value > 1e308 or value == 0
+    assert spread.read()[0] == [0, 0, 0, MORE_THAN_A_FOLD]
+
+
+def test_whole_numbers_beyond_floats_are_added_exactly_as_long_as_floats_have_them():
+    series = counter()
+    for _ in range(MORE_THAN_A_FOLD):
+        series.inc(2**45 + 1)
+    assert series.read() == (2**45 + 1) * MORE_THAN_A_FOLD
+
+
+def test_equal_amounts_do_not_drift():
+    series = counter()
+    for _ in range(FOLD_AT + 1):
+        series.inc(0.1)
+    assert series.read() == 0.1 * (FOLD_AT + 1)
+
+
+def test_a_gauge_takes_away_what_it_can():
+    series = gauge()
+    series.dec(2)
+    series.dec("x")
+    series.dec(None)
+    assert series.read() == -2
+    assert counts.snapshot()["value_errors"] == {"g:not_a_number": 2}
+
+
+def test_only_a_read_or_a_full_list_folds():
+    series = counter()
+    for _ in range(FOLD_AT):
+        series.inc()
+    assert series.state == (0, 0) and len(series.pending) == FOLD_AT
+    series.inc()
+    assert series.state == (FOLD_AT + 1, FOLD_AT + 1) and series.pending == []
+
+
+def test_a_value_on_a_bound_belongs_to_its_bucket():
+    series = histogram()
+    for _ in range(FOLD_AT):
+        for value in (1.0, 1.0000001, 2, 5, 5.1, -3):
+            series.observe(value)
+    assert series.read()[0] == [2 * FOLD_AT, 2 * FOLD_AT, FOLD_AT, FOLD_AT]
+
+
+def test_what_is_recorded_within_a_fold_waits_for_the_next_one():
+    """As a signal handler or a `__del__` does that hits in the midst of one."""
+    series = counter()
+
+    class Nested:
+        done = False
+
+        def __radd__(self, other):
+            if not Nested.done:
+                Nested.done = True
+                for _ in range(FOLD_AT * 2):
+                    series.inc()
+                assert series.read() == 0
+            return other + 1
+
+        def __float__(self):
+            return 1.0
+
+        def __ge__(self, other):
+            return True
+
+        __lt__ = __gt__ = __ge__
+
+    series.inc(Nested())
+    series.inc(1)
+    assert series.read() == 2
+    assert series.read() == 2 + FOLD_AT * 2
+
+
+def test_an_activity_or_gauge_counts_what_a_collection_adds_in_its_midst():
+    """A list is made at the first `inc` after a `set`; making one may run the garbage collector, which may record."""
+    result = in_child(
+        """
+        import gc, json
+        from tellmeter.registry.registry import MetricsRegistry
+        series = MetricsRegistry().gauge("g", "A gauge")
+        series = series.labels()
+        lost = hits = 0
+        def record(phase, info):
+            global hits
+            if phase == "stop" and not busy:
+                hits += 1
+                series.inc()
+        busy = True
+        gc.callbacks.append(record)
+        held = [[] for _ in range(1000)]  # the interpreter keeps no empty lists for later
+        for number in range(3000):
+            series.set(0)
+            held.append([])
+            hits, busy = 0, False
+            gc.set_threshold(1)
+            series.inc()
+            gc.set_threshold(0)
+            busy = True
+            lost += series.read() != 1 + hits
+        print(json.dumps(lost))
+        """
+    )
+    assert result == 0
+
+
+@pytest.mark.parametrize("make", [counter, gauge, histogram])
+def test_a_fold_that_fails_loses_nothing(make, monkeypatch):
+    series = make()
+    record = series.observe if hasattr(series, "observe") else series.inc
+    step = "add" if hasattr(series, "add") and make is not gauge else "_sum"
+
+    def fail(*arguments):
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(series), step, fail)
+        for _ in range(FOLD_AT + 10):
+            record(1)
+    assert not series.family.folding
+    assert {counter: lambda: series.read(), gauge: lambda: series.read(), histogram: lambda: series.read()[1]}[make]() == FOLD_AT + 10
+
+
+def test_reset_begins_at_zero_and_hides_the_series_until_it_is_used():
+    for series, record in (
+        (s := counter(), s.inc),
+        (s := gauge(), s.inc),
+        (s := gauge(), lambda: s.set(0)),
+        (s := histogram(), lambda: s.observe(1)),
+    ):
+        assert series.visible
+        record()
+        series.reset()
+        assert not series.visible and not series.visible
+        record()
+        assert series.visible and series.visible
+
+
+def test_reset_forgets_values_that_wait_and_exemplars():
+    total, spread = counter(), histogram()
+    total.inc(5, {"trace_id": "a"})
+    spread.observe(5, {"trace_id": "a"})
+    for series in (total, spread):
+        created = series.created
+        series.reset()
+        assert series.exemplars is None and series.created >= created
+    assert total.read() == 0
+    assert spread.read() == ([0, 0, 0, 0], 0.0, math.inf, -math.inf)
+
+
+def test_exemplars_are_the_last_of_a_counter_and_of_each_bucket():
+    total, spread = counter(), histogram()
+    for number in range(3):
+        total.inc(number, {"trace_id": str(number)})
+        spread.observe(number / 2, {"trace_id": str(number)})
+        spread.observe(100 + number, {"trace_id": str(number)})
+    assert (total.exemplars.labels, total.exemplars.value) == ({"trace_id": "2"}, 2.0)
+    found = {bucket: (one.labels["trace_id"], one.value) for bucket, one in spread.exemplars.items()}
+    assert found == {0: ("2", 1.0), 3: ("2", 102.0)}
+
+
+def test_an_exemplar_that_cannot_be_does_not_stop_the_recording():
+    total, spread = counter(), histogram()
+    total.inc(1, {"not a name": "x"})
+    spread.observe(1, "trace_id")
+    assert (total.read(), total.exemplars, spread.read()[1], spread.exemplars) == (1, None, 1, None)
+    assert counts.snapshot()["label_errors"] == {"c:exemplar": 1, "h:exemplar": 1}
+
+
+@pytest.mark.parametrize("value", [-1, math.nan, "1", None])
+def test_a_value_that_is_refused_leaves_no_exemplar(value):
+    total = counter()
+    total.inc(value, {"trace_id": "x"})
+    assert total.exemplars is None
+    if value != -1:
+        spread = histogram()
+        spread.observe(value, {"trace_id": "x"})
+        assert not spread.exemplars
+
+
+def test_a_timer_records_the_seconds_of_a_block_whatever_ends_it(monkeypatch):
+    clock = Clock(monkeypatch)
+    series = histogram()
+
+    def block(seconds, error=None):
+        with series.time():
+            clock.now += seconds
+            if error:
+                raise error
+
+    block(0.5)
+    for error in (ValueError("prompt"), KeyboardInterrupt(), GeneratorExit()):
+        with pytest.raises(type(error)):
+            block(1.5, error)
+    assert series.read() == ([1, 3, 0, 0], 5.0, 0.5, 1.5)
+
+
+def test_a_timer_and_an_activity_work_with_async_with(monkeypatch):
+    clock = Clock(monkeypatch)
+    spread, level = histogram(), gauge()
+
+    async def block(seconds, error=None):
+        async with Timer(spread), Activity(level):
+            inside.append(level.read())
+            clock.now += seconds
+            if error:
+                raise error
+
+    inside = []
+    asyncio.run(block(1.5))
+    with pytest.raises(asyncio.CancelledError):
+        asyncio.run(block(3, asyncio.CancelledError()))
+    assert inside == [1, 1] and level.read() == 0
+    assert spread.read()[:2] == ([0, 1, 1, 0], 4.5)
+
+
+def test_blocks_may_be_nested_and_overlap(monkeypatch):
+    clock = Clock(monkeypatch)
+    spread, level = histogram(), gauge()
+    first, second = Timer(spread), Timer(spread)
+    with Activity(level), first:
+        clock.now += 1
+        with Activity(level), second:
+            assert level.read() == 2
+            clock.now += 1.5
+    assert level.read() == 0
+    assert spread.read()[:2] == ([0, 1, 1, 0], 4.0)
+
+
+def test_a_bound_series_works_at_every_depth_at_which_a_function_does():
+    def probe():
+        [].append(1)
+
+    def dive(depth, action):
+        return action() if depth == 0 else dive(depth - 1, action)
+
+    def deepest():
+        depth = 1
+        while True:
+            try:
+                dive(depth, probe)
+            except RecursionError:
+                return depth - 1
+            depth += 1
+
+    limit = deepest()
+    total, level, spread = counter(), gauge(), histogram()
+    made = 0
+    for depth in range(limit - 12, limit + 1):
+        for _ in range(FOLD_AT * 3):
+            dive(depth, total.inc)
+            dive(depth, level.inc)
+            dive(depth, lambda record=spread.observe: record(1) if depth < limit else None)
+            made += 1
+    assert total.read() == level.read() == made
+    assert spread.read()[1] == made - FOLD_AT * 3
+    assert gc.isenabled()
