@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from _harness import frozen, middle
+from _harness import frozen, middle, ratio
 from _metric_subjects import COUNTER, HISTOGRAM, LITERAL, OpenTelemetry, Ours, PrometheusClient, lognormal
 
 THREADS = (1, 2, 4, 8)
@@ -56,7 +56,7 @@ def threads(rounds, size):
         state = "nothing lost" if totals == expected else f"LOST: {totals} of {expected}"
         if kind is Ours and totals != expected:
             wrong.append(f"{what}: {state}")
-        print(f"{what:44}{told}  {each[8] / each[1]:6.2f}x   {number / 1e6:.2f} million calls, {state}")
+        print(f"{what:44}{told}  {ratio(found[8], found[1])[0]:6.2f}x   {number / 1e6:.2f} million calls, {state}")
     return wrong
 
 

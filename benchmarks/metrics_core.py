@@ -10,14 +10,13 @@ call with labels that are ready, and one with perf_counter() around the block. M
 from __future__ import annotations
 
 import argparse
-import asyncio
 import gc
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import _metric_threads
-from _harness import Case, head, line, middle, missed, per_act, per_call, ratio, resident
+from _harness import Case, head, line, middle, missed, per_act, per_call, resident
 from _metric_subjects import (
     COUNTER,
     GAUGE,
@@ -98,8 +97,8 @@ def filled(kind, metric, number, times=1, **more):
 def pages(rounds, size):
     head("a page", "ms")
     for what, metric, number, gates in (
-        ("10k counters", COUNTER, 10_000, (8, 12)),
-        ("600 histograms", HISTOGRAM, 600, (15, 15)),
+        ("counters", COUNTER, 10_000, (8, 12)),
+        ("histograms", HISTOGRAM, 600, (15, 15)),
     ):
         number //= size
         ours, client = filled(Ours, metric, number), filled(PrometheusClient, metric, number)
@@ -108,8 +107,8 @@ def pages(rounds, size):
         acts = {"ours": ours.page, "client": client.page, "otel": otel.page}
         acts |= {"ours, OpenMetrics": ours.openmetrics, "client, OpenMetrics": client.openmetrics}
         found = per_act(acts, rounds)
-        line(f"{what}, text", [found[key] for key in ("ours", "client", "otel")], gates)
-        line(f"{what}, OpenMetrics", [found["ours, OpenMetrics"], found["client, OpenMetrics"], None])
+        line(f"{number} {what}, text", [found[key] for key in ("ours", "client", "otel")], gates)
+        line(f"{number} {what}, OpenMetrics", [found["ours, OpenMetrics"], found["client, OpenMetrics"], None])
     if PrometheusMetricReader is None:
         print("  opentelemetry-exporter-prometheus is not installed: its SDK's collection alone, without a page")
 
@@ -120,32 +119,36 @@ def samples(page):
 
 
 def memory(number, pool):
-    """Bytes of RSS a series; `full`: as much waits in our lists as may wait."""
+    """Bytes of RSS a series, in child processes: with nothing in our lists, as much as on average, and at most."""
+    waits = (0, FOLD_AT // 2, FOLD_AT)
 
-    def child(kind, metric, full=False):
-        command = [sys.executable, __file__, "--memory", kind.__name__, metric, str(number), str(int(full))]
+    def child(kind, metric, waiting):
+        command = [sys.executable, __file__, "--memory", kind.__name__, metric, str(number), str(waiting)]
         return float(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
 
-    asked = [(kind, metric) for metric in (COUNTER, HISTOGRAM) for kind in SUBJECTS]
-    asked += [(Ours, metric, True) for metric in (COUNTER, HISTOGRAM)]
+    metrics = {COUNTER: (None, None), HISTOGRAM: (2, 1)}
+    asked = [(kind, metric, 0) for metric in metrics for kind in SUBJECTS]
+    asked += [(Ours, metric, waiting) for metric in metrics for waiting in waits[1:]]
     found = {one: [size] for one, size in zip(asked, pool.map(lambda one: child(*one), asked), strict=True)}
-    head("memory of a series", f"bytes ({number} series)")
-    for what, metric, gates in (("counter", COUNTER, (None, None)), ("histogram", HISTOGRAM, (2, 1))):
-        for full in (False, True):
-            ours = found[(Ours, metric, True) if full else (Ours, metric)]
-            told = f"{what}, {FOLD_AT} values waiting" if full else f"{what}, nothing waiting"
-            # What waits is folded at the next page; the gate against the SDK is for what stays.
-            line(told, [ours, found[PrometheusClient, metric], found[OpenTelemetry, metric]], gates)
+    head(f"memory of a series (of {number})", "bytes")
+    for metric, gates in metrics.items():
+        peers = [found[kind, metric, 0] for kind in SUBJECTS[1:]]
+        for waiting in waits:
+            told = "nothing waits" if not waiting else f"{waiting} values wait"
+            line(
+                f"{'counter' if metric == COUNTER else 'histogram'}, {told}",
+                [found[Ours, metric, waiting], *peers],
+                gates,
+            )
 
 
-def memory_child(kind, metric, number, full):
+def memory_child(kind, metric, number, waiting):
     (kind,) = (one for one in SUBJECTS if one.__name__ == kind)
-    warm = filled(kind, metric, 10)
-    warm.page()
+    filled(kind, metric, 10).page()
     gc.collect()
     before = resident()
-    kept = filled(kind, metric, int(number), FOLD_AT if full == "1" else 1)
-    if full == "0" and kind is Ours:
+    kept = filled(kind, metric, int(number), int(waiting) or 1)
+    if kind is Ours and waiting == "0":
         kept.page()
     gc.collect()
     print((resident() - before) / int(number))

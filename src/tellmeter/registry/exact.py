@@ -1,7 +1,7 @@
 """Sums that do not depend on who adds first.
 
-A counter that falls by the last digit of a float is, to Prometheus, one that began again at zero: `rate()` would add the
-whole value. So what processes counted is added exactly and rounded once, in whichever order and by whomever it is folded.
+A counter that falls by the last digit of a float is, to Prometheus, one that began again at zero: `rate()` would add
+the whole value. So what processes counted is added exactly and rounded once, in whichever order and by whomever.
 """
 
 from __future__ import annotations

@@ -43,6 +43,7 @@ class Family(Generic[S]):
         "definition",
         "exposed",
         "fast",
+        "first_labels",
         "folding",
         "get",
         "help",
@@ -63,6 +64,7 @@ class Family(Generic[S]):
         self.settings = settings
         self.name = definition.name
         self.undefined = undefined  # its first recording says which labels it has
+        self.first_labels: list[list[str]] = []
         self.lock = threading.RLock()  # whoever folds holds it
         self.folding = False
         self.kind: type[S] = self.series_kind
@@ -92,7 +94,7 @@ class Family(Generic[S]):
         """
         if values:
             if len(values) > self.number:
-                count("label_errors", f"{self.name}:undeclared")
+                self._complain({"undeclared"})
             labels = {**dict(zip(self.definition.labels, values, strict=False)), **labels}
         return self.find(labels)
 
@@ -103,27 +105,33 @@ class Family(Generic[S]):
         declared = self.definition.labels
         values, faults = sorted_out(declared, labels, VALUE_LENGTH)
         if faults:
-            if self.settings.strict:
-                told = ", ".join(sorted(faults))
-                raise MetricError(f"{self.name}: its labels are {list(declared)}; found {told}")
-            for fault in faults:
-                count("label_errors", f"{self.name}:{fault}")
+            self._complain(faults)
         series = self.series.get(values)
         if series is None:
-            series = self._make(values)
+            series = self._make(values, declared, labels)
         if not faults and series.values == values and (not declared or _exactly(declared, labels, values)):
-            self.fast[self.get(labels)] = series
+            self.fast[values[0] if len(values) == 1 else values] = series
         return series
 
-    def _learn(self, labels: Any) -> None:
-        with self.settings.lock:
-            if self.undefined:
-                names = label_names(labels, reserved=("le",) if self.kind is Histogram else ())
-                self.undefined = False
-                self._define(msgspec.structs.replace(self.definition, labels=names))
+    def _complain(self, faults: set[str]) -> None:
+        if self.settings.strict:
+            told = ", ".join(sorted(faults))
+            raise MetricError(f"{self.name}: its labels are {list(self.definition.labels)}; found {told}")
+        for fault in faults:
+            count("label_errors", f"{self.name}:{fault}")
 
-    def _make(self, values: tuple[str, ...]) -> S:
+    def _learn(self, labels: Any) -> None:
+        names = label_names(labels, reserved=("le",) if self.series_kind is Histogram else ())
+        with self.settings.lock:
+            self.first_labels.append(names)  # a signal handler in our midst takes ours, and we take its
+            if self.undefined:
+                self._define(msgspec.structs.replace(self.definition, labels=self.first_labels[0]))
+                self.undefined = False
+
+    def _make(self, values: tuple[str, ...], declared: Sequence[str], labels: Any) -> S:
         with self.settings.lock:  # reentrant: a signal handler may need a new series in the midst of another
+            if self.definition.labels is not declared:
+                return self.find(labels)  # another thread has just said which labels there are
             if len(self.series) >= self.settings.max_series and values and values not in self.series:
                 count("series_overflow", self.name)
                 values = (OVERFLOW,) * self.number
@@ -133,11 +141,13 @@ class Family(Generic[S]):
                 found = self.series.setdefault(values, self.kind(self, values, text))
             return found
 
-    def redefine(self, definition: MetricDefinition) -> None:
+    def redefine(self, definition: MetricDefinition, *, undefined: bool) -> None:
         """Take over the words of a definition whose labels, type and buckets are the same."""
         with self.settings.lock:
-            self.undefined = False
             self._define(definition)
+            self.undefined = undefined
+            if not definition.labels and not undefined:
+                self.find(None)
 
     def widen(self, labels: Sequence[str]) -> None:
         """Have more labels from now on; what was counted so far has them empty, which Prometheus calls the same."""
@@ -215,18 +225,20 @@ def _no_labels(labels: Any) -> tuple[()]:
 
 def _exactly(declared: Sequence[str], labels: Any, values: tuple[str, ...]) -> bool:
     """Whether the labels are the values as they stand, and nothing else."""
-    return all(
-        labels[name].__class__ is str and labels[name] == value for name, value in zip(declared, values, strict=True)
-    )
+    try:
+        return all(
+            type(labels[name]) is str and labels[name] == value for name, value in zip(declared, values, strict=True)
+        )
+    except Exception:  # a mapping with a mind of its own
+        return False
 
 
 def _go_float(bound: float) -> str:
     """A bucket's bound as Go writes it, which is how Prometheus compares them: 0.5, 10.0, 1e+06."""
     shown = repr(bound)
-    mantissa, _, zeros = shown.partition(".")
-    if "e" in shown or zeros != "0" or len(mantissa.lstrip("-")) < 7:
+    whole, _, rest = shown.lstrip("-").partition(".")
+    if "e" in shown or len(whole) < 7:
         return shown
-    digits = mantissa.lstrip("-")
-    rest = digits[1:].rstrip("0")
+    digits = (whole[1:] + rest).rstrip("0")
     sign = "-" if bound < 0 else ""
-    return f"{sign}{digits[0]}{'.' if rest else ''}{rest}e+{len(digits) - 1:02d}"
+    return f"{sign}{whole[0]}{'.' if digits else ''}{digits}e+{len(whole) - 1:02d}"

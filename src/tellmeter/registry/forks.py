@@ -1,10 +1,16 @@
-"""Forks: a child must find no lock held by a thread that it does not have."""
+"""Forks and the exit: no lock is held for ever in a child, and what is written at the exit is written last."""
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
+import threading
 import weakref
+from collections.abc import Callable
 from typing import Any, Protocol
+
+from ..guard import guarded
 
 
 class Forked(Protocol):
@@ -18,7 +24,7 @@ class Forked(Protocol):
 
 
 _told: weakref.WeakSet[Forked] = weakref.WeakSet()
-_held: list[Any] = []
+_held: dict[int, list[Any]] = {}  # by thread: two may fork at the same time
 _SECONDS = 1.0  # a fold takes microseconds; whoever holds a lock longer must not stop the fork
 
 
@@ -28,20 +34,66 @@ def tell_of_forks(one: Forked) -> None:
 
 
 def _before() -> None:
+    if _last:
+        _hook_workers()
+    held = _held.setdefault(threading.get_ident(), [])
     for one in list(_told):
-        _held.extend(lock for lock in one.locks() if lock.acquire(timeout=_SECONDS))
+        held.extend(lock for lock in one.locks() if lock.acquire(timeout=_SECONDS))
 
 
 def _after_in_parent() -> None:
-    while _held:
-        _held.pop().release()
+    held = _held.pop(threading.get_ident(), [])
+    while held:
+        held.pop().release()
 
 
 def _after_in_child() -> None:
     _after_in_parent()
+    _held.clear()
     for one in list(_told):
         one.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+
+
+# ---------------------------------------------------------------------- the exit
+
+_last: list[Callable[[], object]] = []
+_workers_hooked = False
+
+
+def write_last(act: Callable[[], object]) -> None:
+    """Call `act` when this process ends, or a child that it forks: after the collectors brought home what waited."""
+    if act not in _last:
+        _last.append(act)
+    _hook_workers()
+
+
+def _at_exit() -> None:
+    for act in _last:
+        guarded("exit", act, default=None)
+
+
+# Handlers run in reverse order, and whoever has a collector has loaded this module before.
+atexit.register(_at_exit)
+
+
+def _hook_workers() -> None:
+    """A worker of multiprocessing may end by os._exit: it runs no handlers of atexit, but finalizers.
+
+    It forgets those that it had before its work began, and then calls what is registered here.
+    """
+    global _workers_hooked
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None and not _workers_hooked:
+        _workers_hooked = True
+        util.register_after_fork(_at_exit, _finalize)
+        _finalize()
+
+
+def _finalize(_: object = None) -> None:
+    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    if process is not None and util is not None and process.parent_process() is not None:
+        util.Finalize(None, _at_exit, exitpriority=-200)  # after the collectors', which have -100

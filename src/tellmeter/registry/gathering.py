@@ -94,12 +94,12 @@ def _row(series: Any, state: Any, at: float) -> tuple[Any, ...]:
     """The first fields of a `Row`."""
     exemplars = series.exemplars
     if isinstance(series, Gauge):
-        return series.values, series.created, _float(state or 0.0), (), at
+        return series.values, series.created, series.read(), (), at
     noted: tuple[Any, ...] = ()
     if isinstance(series, Counter):
         if exemplars is not None:
             noted = (_exemplar(0, exemplars),)
-        row: tuple[Any, ...] = (series.values, series.created, _float(state[0]), ())
+        row: tuple[Any, ...] = (series.values, series.created, _float(state), ())
     else:
         assert isinstance(series, Histogram)
         if exemplars is not None:

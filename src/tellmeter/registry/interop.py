@@ -10,6 +10,7 @@ from ..counts import count
 from ..errors import MissingExtra
 from ..guard import note
 from .definition import MetricType
+from .labels import clean_value
 from .names import unit_word
 from .text import END, Shown
 
@@ -45,6 +46,7 @@ def _metric(make: Callable[..., Metric], family: Shown, samples: bool) -> Metric
     name = family.exposed.removesuffix("_total") if kind == "counter" else family.exposed
     word = unit_word(family.definition.unit)
     description = family.definition.description
+    description = clean_value(description, len(description))
     metric = make(name, description, kind, word if word and name.endswith(f"_{word}") else "")
     names = family.definition.exposed_labels
 
@@ -52,7 +54,7 @@ def _metric(make: Callable[..., Metric], family: Shown, samples: bool) -> Metric
         return None if found is None else kinds.Exemplar(found.labels, found.value, found.timestamp)
 
     for series in family.shown() if samples else ():
-        labels = dict(zip(names, series.values, strict=True))
+        labels = dict(zip(names, series.values, strict=False))
         value = series.read()
         if kind == "gauge":
             metric.add_sample(name, labels, value)
@@ -66,10 +68,19 @@ def _metric(make: Callable[..., Metric], family: Shown, samples: bool) -> Metric
                 below += number
                 noted = exemplar((series.exemplars or {}).get(bucket))
                 metric.add_sample(f"{name}_bucket", {**labels, "le": le}, float(below), exemplar=noted)
-            metric.add_sample(f"{name}_count", labels, float(below))
-            metric.add_sample(f"{name}_sum", labels, total)
+            if total >= 0 and family.les[0][0] != "-":  # as in OpenMetrics
+                metric.add_sample(f"{name}_count", labels, float(below))
+                metric.add_sample(f"{name}_sum", labels, total)
             metric.add_sample(f"{name}_created", labels, series.created)
     return metric
+
+
+def load_writers() -> None:
+    """Import what `foreign_page` needs, before anything forks in the midst of it."""
+    try:
+        import prometheus_client.openmetrics.exposition  # noqa: F401
+    except ImportError:
+        pass  # told when there is something to write
 
 
 def foreign_page(sources: Iterable[Any], taken: set[str], *, openmetrics: bool) -> Iterator[bytes]:

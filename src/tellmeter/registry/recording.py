@@ -7,11 +7,12 @@ as declared, takes the slow way through the registry, which never raises either,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .family import Family
-from .nowhere import NO_GAUGE, NO_HISTOGRAM
-from .series import FOLD_AT, Activity, Counter, Gauge, Histogram, Timer
+from .nowhere import NO_ACTIVITY, NO_TIMER
+from .series import FOLD_AT, HISTOGRAM_FOLD_AT, Activity, Counter, Gauge, Histogram, Timer
 
 if TYPE_CHECKING:
     from .registry import MetricsRegistry
@@ -65,46 +66,55 @@ def fast_recorders(
     gauges: dict[str, Family[Gauge]],
     histograms: dict[str, Family[Histogram]],
 ) -> Recorders:
-    """Recorders over metrics that need no more than an append: neither strict nor watched."""
+    """Recorders over metrics that need no more than an append: neither strict nor watched.
+
+    `get` is a local for its call: that of an attribute in a slot is not specialised.
+    """
 
     def increment(name: str, value: float = 1, labels: Labels = None) -> None:
         try:
             family = counters[name]
-            series = family.fast[family.get(labels)]
-            plain = not labels or len(labels) == family.number
+            get = family.get
+            series = family.fast[get(labels)]
+            if labels and len(labels) != family.number:
+                raise KeyError  # noqa: TRY301 - the way out of here that costs nothing to who stays
         except Exception:
-            plain = False
-        if not plain:
             slow.slow_increment(name, value, labels)
             return
         pending = series.pending
         pending.append(value)
         if len(pending) > FOLD_AT:
-            series.fold()
+            try:
+                series.fold()
+            except RecursionError:
+                pass  # the next recording folds
 
     def observe(name: str, value: float, labels: Labels = None) -> None:
         try:
             family = histograms[name]
-            series = family.fast[family.get(labels)]
-            plain = not labels or len(labels) == family.number
+            get = family.get
+            series = family.fast[get(labels)]
+            if labels and len(labels) != family.number:
+                raise KeyError  # noqa: TRY301 - the way out of here that costs nothing to who stays
         except Exception:
-            plain = False
-        if not plain:
             slow.slow_observe(name, value, labels)
             return
         pending = series.pending
         pending.append(value)
-        if len(pending) > FOLD_AT:
-            series.fold()
+        if len(pending) > HISTOGRAM_FOLD_AT:
+            try:
+                series.fold()
+            except RecursionError:
+                pass  # the next recording folds
 
     def set_gauge(name: str, value: float, labels: Labels = None) -> None:
         try:
             family = gauges[name]
-            series = family.fast[family.get(labels)]
-            plain = (not labels or len(labels) == family.number) and value - value == 0
+            get = family.get
+            series = family.fast[get(labels)]
+            if (labels and len(labels) != family.number) or not (value.__class__ is int or isfinite(value)):
+                raise KeyError  # noqa: TRY301 - as above
         except Exception:
-            plain = False
-        if not plain:
             slow.slow_set(name, value, labels)
             return
         series.state = value
@@ -112,11 +122,11 @@ def fast_recorders(
     def increment_gauge(name: str, value: float = 1, labels: Labels = None) -> None:
         try:
             family = gauges[name]
-            series = family.fast[family.get(labels)]
-            plain = not labels or len(labels) == family.number
+            get = family.get
+            series = family.fast[get(labels)]
+            if labels and len(labels) != family.number:
+                raise KeyError  # noqa: TRY301 - as above
         except Exception:
-            plain = False
-        if not plain:
             slow.slow_add(name, value, labels)
             return
         series.inc(value)
@@ -131,11 +141,13 @@ def fast_recorders(
     def timer(name: str, labels: Labels = None) -> Timer:
         try:
             family = histograms[name]
-            series = family.fast[family.get(labels)]
-            plain = not labels or len(labels) == family.number
+            get = family.get
+            series = family.fast[get(labels)]
+            if labels and len(labels) != family.number:
+                raise KeyError  # noqa: TRY301 - as above
         except Exception:
-            plain = False
-        return Timer(series if plain else slow.timed(name, labels))
+            series = slow.timed(name, labels)
+        return Timer(series)
 
     def active(name: str, labels: Labels = None) -> Activity:
         return Activity(slow.gauged(name, labels))
@@ -145,12 +157,12 @@ def fast_recorders(
 
 def _no_timer(name: str, labels: Labels = None) -> Timer:
     """A timer that records nowhere."""
-    return Timer(NO_HISTOGRAM)
+    return NO_TIMER
 
 
 def _no_activity(name: str, labels: Labels = None) -> Activity:
     """A block that raises no gauge."""
-    return Activity(NO_GAUGE)
+    return NO_ACTIVITY
 
 
 def _nothing(name: str, value: float = 1, labels: Labels = None) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from ..config import MULTIPROC_VARIABLE
 from ..errors import MetricError
 from ..guard import note
 from .about_itself import AboutItself
 from .definition import MetricDefinition, MetricType
 from .family import Callback, CounterFamily, Family, GaugeFamily, HistogramFamily, Settings
-from .forks import tell_of_forks
+from .forks import Forked, tell_of_forks
 from .nowhere import NO_GAUGE, NO_HISTOGRAM
 from .recording import Labels, Recorders, fast_recorders
 from .series import Counter, Gauge, Histogram
@@ -52,6 +54,7 @@ class MetricsRegistry:
         self._local = threading.local()
         self.sources: list[Source] = []
         self.resets = 0
+        self.shared: Forked | None = None  # the process's part in a folder that several processes share
         self._about_itself: AboutItself | None = None
         counters: dict[str, Family[Counter]] = {}
         gauges: dict[str, Family[Gauge]] = {}
@@ -141,7 +144,7 @@ class MetricsRegistry:
                 if known is None:
                     known = self._table.add(definition, undefined=labels is None)
                 elif labels is not None or not known.definition.labels:
-                    self.register_metric(definition)
+                    self._table.register(definition, undefined=labels is None)
             if not isinstance(known, wanted):
                 raise MetricError(f"metric {name!r} is a {known.type.value}, not a {kind.value}")
             return known
@@ -227,6 +230,9 @@ class MetricsRegistry:
         if not callable(getattr(source, "collect", None)):
             raise MetricError("add_source takes a prometheus_client registry or collector: something with collect()")
         if source is not self and source not in self.sources:
+            from .interop import load_writers
+
+            load_writers()
             self.sources = [*self.sources, source]
 
     def refresh_with(self, method: Callable[[], object]) -> None:
@@ -285,9 +291,7 @@ class MetricsRegistry:
 
     def text(self, *, openmetrics: bool = False) -> bytes:
         """This registry alone in text format 0.0.4, or OpenMetrics 1.0; `get_metrics_text()` merges processes."""
-        from .page import own_page
-
-        return b"".join(own_page(self, openmetrics=openmetrics))
+        return b"".join(page.own_page(self, openmetrics=openmetrics))
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as prometheus_client's: `prometheus_client.REGISTRY.register(registry)`.
@@ -307,17 +311,17 @@ class MetricsRegistry:
 
     def reset(self) -> None:
         """Set every series to zero and off the page; definitions, callbacks and bound series stay. For tests."""
-        with self._settings.lock:
-            self.resets += 1
-            for family in self.families():
-                for series in list(family.series.values()):
-                    series.reset()
+        self.resets += 1
+        for family in self.families():  # with no lock held: whoever folds may be about to make a series
+            for series in list(family.series.values()):
+                series.reset()
 
     # ------------------------------------------------------------------ fork
 
     def locks(self) -> list[Any]:
         """Every lock that a fork must not catch held by another thread."""
-        return [self._settings.lock, *(family.lock for family in self.families())]
+        before = [] if self.shared is None else self.shared.locks()  # whoever writes takes ours after its own
+        return [*before, self._settings.lock, *(family.lock for family in self.families())]
 
     def after_fork(self) -> None:
         """In the child: no thread holds anything any more."""
@@ -326,6 +330,8 @@ class MetricsRegistry:
         for family in self.families():
             family.lock = threading.RLock()
             family.folding = False
+        if self.shared is not None:
+            self.shared.after_fork()
 
 
 _RECORD: dict[MetricType, Callable[..., None]] = {
@@ -348,5 +354,15 @@ def get_metrics_registry() -> MetricsRegistry:
     if _process_registry is None:
         with _process_lock:
             if _process_registry is None:
-                _process_registry = MetricsRegistry()
+                made = MetricsRegistry()
+                if os.environ.get(MULTIPROC_VARIABLE, "").strip():
+                    from .processes import share
+
+                    share(made)
+                _process_registry = made
     return _process_registry
+
+
+# Here, as it needs what is above; and not when the first page is read: who forks while a thread imports a module has a
+# child that waits for ever when it imports it, too.
+from . import page  # noqa: E402

@@ -21,7 +21,11 @@ _HEAD = struct.Struct("<8sHxxII")
 
 
 class BadSnapshot(ValueError):
-    """Bytes that are no snapshot, or none that this version can read."""
+    """Bytes that are no snapshot."""
+
+
+class OtherVersion(BadSnapshot):
+    """A snapshot that an older or newer tellmeter wrote."""
 
 
 class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -89,14 +93,17 @@ def decode(data: bytes) -> Snapshot:
     """The snapshot in `data`.
 
     Raises:
-        BadSnapshot: it is torn, foreign, or of another version.
+        BadSnapshot: it is torn or foreign.
+        OtherVersion: this version cannot read it.
     """
     if len(data) < _HEAD.size:
         raise BadSnapshot("too short")
     magic, version, crc, length = _HEAD.unpack_from(data)
     body = memoryview(data)[_HEAD.size :]
-    if magic != _MAGIC or version != VERSION:
+    if magic != _MAGIC:
         raise BadSnapshot("another format")
+    if version != VERSION:
+        raise OtherVersion(f"version {version}")
     if len(body) != length or zlib.crc32(body) != crc:
         raise BadSnapshot("torn")
     try:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
 
-from .family import Family
+from .family import VALUE_LENGTH, Family
 from .labels import clean_value
 from .series import Counter, Gauge, Histogram
 
@@ -43,10 +43,13 @@ def stats_of(family: Family[Any], labels: Mapping[str, Any] | None) -> MetricSta
     values = sorted(float(series.read()) for series in chosen)
     number = len(values)
     if issubclass(family.series_kind, Counter):
-        number = sum(series.state[1] for series in chosen)
+        number = sum(series.number for series in chosen)
     elif not issubclass(family.series_kind, Gauge):
         raise TypeError(family.series_kind.__name__)
-    total = math.fsum(values)
+    try:
+        total = math.fsum(values)
+    except (OverflowError, ValueError):  # more than a float holds
+        total = sum(values)
     found: MetricStats = {
         "count": number,
         "sum": total,
@@ -62,8 +65,8 @@ def stats_of(family: Family[Any], labels: Mapping[str, Any] | None) -> MetricSta
 def _matches(family: Family[Any], values: Sequence[str], labels: Mapping[str, Any] | None) -> bool:
     if not labels:
         return True
-    known = dict(zip(family.definition.labels, values, strict=True))
-    return all(known.get(name) == clean_value(value, len(str(value))) for name, value in labels.items())
+    known = dict(zip(family.definition.labels, values, strict=False))
+    return all(known.get(name) == clean_value(value, VALUE_LENGTH) for name, value in labels.items())
 
 
 def _of_histograms(bounds: Sequence[float], chosen: Sequence[Histogram]) -> MetricStats:

@@ -37,20 +37,18 @@ class Table:
         self._undefined = 0
         self._waiting: dict[str, list[Callback]] = {}  # callbacks on names that nobody registered yet
 
-    def register(self, definition: MetricDefinition) -> None:
-        """Add a metric, or find that an equal one is there.
+    def register(self, definition: MetricDefinition, *, undefined: bool = False) -> None:
+        """Add a metric, or find that an equal one is there. `undefined`: the definition tells no labels.
 
         Raises:
             MetricError: another metric has its name, or one of the names that its samples have on /metrics.
         """
         with self.settings.lock:
-            found = self.names.get(definition.name)
-            if found is None:
-                self.add(definition, undefined=False)
-            elif found.definition != definition:
-                self._reconcile(found, definition)
+            found = self.names.get(definition.name) or self.add(definition, undefined=undefined)
+            if found.definition != definition:
+                self._reconcile(found, definition, undefined=undefined and found.undefined)
 
-    def _reconcile(self, found: Family[Any], definition: MetricDefinition) -> None:
+    def _reconcile(self, found: Family[Any], definition: MetricDefinition, *, undefined: bool) -> None:
         told = differences(found.definition, definition)
         if found.definition.description == "" and found.name == definition.name:
             # It registered itself before its definition came: what it counted already decides what may differ.
@@ -60,7 +58,8 @@ class Table:
             )
             as_found = msgspec.structs.replace(found.definition, labels=labels, aliases=())
             if same == as_found and definition.labels == labels:
-                found.redefine(definition)
+                self._check_aliases(definition, found)
+                found.redefine(definition, undefined=undefined)
                 self._learn_names(found)
                 return
         raise MetricError(f"metric {definition.name!r} is registered already, with another {'; another '.join(told)}")
@@ -69,20 +68,21 @@ class Table:
         """Add a metric that is new; raises MetricError as `register`. `undefined`: its labels are yet to be seen."""
         for sample in definition.sample_names():
             other = self._taken.get(sample)
-            if other is not None:
+            if other is not None and other.name != definition.name:
                 raise MetricError(f"metric {definition.name!r}: {sample} on /metrics is metric {other.name!r} already")
-        for alias in definition.aliases:
-            if alias in self.names:
-                raise MetricError(f"metric {definition.name!r}: alias {alias!r} is a metric already")
-        family = _KINDS[definition.type](definition, self.settings, undefined=undefined)
-        self.families[definition.name] = family
-        for sample in definition.sample_names():
-            self._taken[sample] = family
-        self._learn_names(family)
-        for name in (definition.name, *definition.aliases):
-            for callback in self._waiting.pop(name, []):
-                self.watch(name, callback)
+        self._check_aliases(definition, None)
+        made = _KINDS[definition.type](definition, self.settings, undefined=undefined)
+        family = self.families.setdefault(definition.name, made)  # a signal handler may have been faster
+        if family is made:
+            for sample in definition.sample_names():
+                self._taken[sample] = family
+            self._learn_names(family)
         return family
+
+    def _check_aliases(self, definition: MetricDefinition, family: Family[Any] | None) -> None:
+        for alias in definition.aliases:
+            if self.names.get(alias, family) is not family:
+                raise MetricError(f"metric {definition.name!r}: alias {alias!r} is a metric already")
 
     def _learn_names(self, family: Family[Any]) -> None:
         """Let the metric be found by each name that code may use for it."""
@@ -91,11 +91,15 @@ class Table:
         for name in (family.name, *family.definition.aliases, exposed, base):
             if self.names.setdefault(name, family) is family and not family.callbacks and not self.settings.strict:
                 self._ready[family.series_kind][name] = family
+        for name in (family.name, *family.definition.aliases, exposed, base):
+            for callback in self._waiting.pop(name, []):
+                self.watch(name, callback)
 
     def find(self, name: Any, kind: MetricType | None, *, seconds: bool = False) -> Family[Any] | None:
         """The metric that `name` means; registered if it is new. None (and a count) where that cannot be."""
         fault = "invalid_name"
-        if isinstance(name, str) and name:
+        if issubclass(type(name), str) and name:
+            name = str.__str__(name)
             found = self.names.get(name) or (self.names.get(_seconds_name(name)) if seconds else None)
             if found is None and kind is not None and not self.settings.strict:
                 found, fault = self._register_itself(name, kind, seconds=seconds)
@@ -107,7 +111,7 @@ class Table:
                 fault = "wrong_type"
         if self.settings.strict:
             raise MetricError(f"metric {name!r}: {fault.replace('_', ' ')}; register it before, as what it is used for")
-        told = name[:NAME_LENGTH] if isinstance(name, str) else type(name).__name__
+        told = name[:NAME_LENGTH] if type(name) is str else type(name).__name__
         count("metric_errors", f"{told}:{fault}")
         return None
 

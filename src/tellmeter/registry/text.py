@@ -87,7 +87,9 @@ def _histogram(lines: list[str], family: Shown, series: Any, openmetrics: bool) 
             below += found
             lines.append(f'{prefix}{le}"}} {below}.0\n')
     labels = f"{{{text}}}" if text else ""
-    lines.append(f"{name}_count{labels} {below}.0\n{name}_sum{labels} {number(total)}\n")
+    # OpenMetrics 1.0 has no sum that is negative or may fall, and no count without a sum.
+    if not openmetrics or (total >= 0 and family.les[0][0] != "-"):
+        lines.append(f"{name}_count{labels} {below}.0\n{name}_sum{labels} {number(total)}\n")
     if openmetrics:
         lines.append(f"{name}_created{labels} {number(series.created)}\n")
 

@@ -9,6 +9,7 @@ from typing import Any
 from ..guard import note
 from .family import Callback, Family
 from .series import Counter, Gauge, Histogram, Series
+from .values import fault_of
 
 _calling = threading.local()  # a callback that records does not call callbacks again
 
@@ -21,7 +22,8 @@ class WatchedCounter(Counter):
     def inc(self, amount: float = 1, exemplar: Mapping[str, str] | None = None, *, name: str = "") -> None:
         """As of any counter."""
         Counter.inc(self, amount, exemplar)
-        _tell(self, name, amount)
+        if fault_of(amount, negative=False) is None:
+            _tell(self, name, amount)
 
 
 class WatchedGauge(Gauge):
@@ -32,12 +34,14 @@ class WatchedGauge(Gauge):
     def set(self, value: float, *, name: str = "") -> None:
         """As of any gauge."""
         Gauge.set(self, value)
-        _tell(self, name, value)
+        if fault_of(value) is None:
+            _tell(self, name, value)
 
     def inc(self, amount: float = 1, *, name: str = "") -> None:
         """As of any gauge."""
         Gauge.inc(self, amount)
-        _tell(self, name, self.read())
+        if fault_of(amount) is None:
+            _tell(self, name, self.read())
 
 
 class WatchedHistogram(Histogram):
@@ -48,7 +52,8 @@ class WatchedHistogram(Histogram):
     def observe(self, value: float, exemplar: Mapping[str, str] | None = None, *, name: str = "") -> None:
         """As of any histogram."""
         Histogram.observe(self, value, exemplar)
-        _tell(self, name, value)
+        if fault_of(value) is None:
+            _tell(self, name, value)
 
 
 _WATCHED: dict[type[Series], type[Series]] = {

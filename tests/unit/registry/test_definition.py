@@ -117,7 +117,9 @@ def test_llm_calls_of_ten_minutes_have_a_bucket():
 def test_the_name_on_the_page_may_be_given():
     assert MetricDefinition("request_count", "counter", exposed="http_requests_total").exposed == "http_requests_total"
     assert MetricDefinition("request_count", "counter", exposed="http_requests").exposed == "http_requests_total"
-    assert MetricDefinition("x", "histogram", unit="s", exposed="gen_ai.call.time").exposed == "gen_ai_call_time_seconds"
+    assert (
+        MetricDefinition("x", "histogram", unit="s", exposed="gen_ai.call.time").exposed == "gen_ai_call_time_seconds"
+    )
 
 
 def test_labels_are_cleaned_for_the_page_only():

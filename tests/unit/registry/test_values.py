@@ -42,6 +42,21 @@ NUMBERS = [
     (numpy.bool_(True), 1),
     (numpy.array(3.0), 3.0),
 ]
+
+
+class Once:
+    """A number, the first time."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __float__(self):
+        self.asked += 1
+        if self.asked > 1:
+            raise RuntimeError("prompt")
+        return 1.0
+
+
 REFUSED = [
     (math.nan, "not_finite"),
     (math.inf, "not_finite"),
@@ -88,6 +103,11 @@ def test_what_is_no_finite_number_is_refused_and_counted(value, fault):
     assert not finite(value)
     assert fit([1, value, 2.5], "m") == [1, 2.5]
     assert counts.snapshot() == {"value_errors": {f"m:{fault}": 1}}
+
+
+def test_a_number_that_changes_its_mind_is_refused():
+    assert fit([1, Once(), 2], "m") == [1, 2]
+    assert counts.snapshot() == {"value_errors": {"m:not_a_number": 1}}
 
 
 def test_negative_numbers_are_refused_only_where_a_metric_cannot_have_them():
