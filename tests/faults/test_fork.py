@@ -98,17 +98,19 @@ def test_a_call_in_progress_at_a_fork_ends_once_and_in_the_parent() -> None:
     assert result == [0, 1]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-def test_a_multiprocessing_workers_records_survive_its_end(tmp_path: Path, method: str) -> None:
+@pytest.mark.parametrize("early", ["", "tellmeter.get_metrics_collector()"], ids=["made-late", "made-at-import"])
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_a_multiprocessing_workers_records_survive_its_end(tmp_path: Path, method: str, early: str) -> None:
     store = tmp_path / "calls.db"
     script = tmp_path / "workers.py"
     script.write_text(
         textwrap.dedent(
-            """
+            f"""
             import multiprocessing, sys
             import tellmeter
+            {early}
             def work(number):
-                with tellmeter.meter_call(model=f"m{number}"): pass
+                with tellmeter.meter_call(model=f"m{{number}}"): pass
             if __name__ == "__main__":
                 with tellmeter.meter_call(model="parent"): pass
                 workers = [multiprocessing.get_context(sys.argv[1]).Process(target=work, args=(n,)) for n in range(3)]

@@ -7,11 +7,10 @@ import sys
 import time
 from pathlib import Path
 
+from ..config import MULTIPROC_VARIABLE
 from ..errors import ConfigError
 from ..serve.server import start_metrics_server
 from .signals import stopped_by_signals
-
-MULTIPROC_VARIABLE = "TELLMETER_MULTIPROC_DIR"
 
 
 def metrics(

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 import weakref
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..guard import guarded
 
@@ -32,6 +32,7 @@ forks = 0
 """How many forks lie between this process and the one that began; a call ends only where it began."""
 _hooked = -1  # the value of `forks` for which the exit is hooked
 _fork_hooked = False
+_finalizer: Any = None
 _alive: weakref.WeakSet[Lived] = weakref.WeakSet()
 
 
@@ -54,11 +55,24 @@ def hook_exit() -> None:
     if _hooked < 0:
         atexit.register(at_exit)
     _hooked = forks
-    # A multiprocessing worker, forked or spawned, ends by os._exit and runs no atexit handlers, only these finalizers.
-    process = sys.modules.get("multiprocessing.process")
     util = sys.modules.get("multiprocessing.util")
-    if process is not None and util is not None and process.parent_process() is not None:
-        util.Finalize(None, at_exit, exitpriority=-100)
+    if util is not None:
+        _hook_worker()
+        util.register_after_fork(at_exit, _hook_worker)
+
+
+def _hook_worker(_: object = None) -> None:
+    """A multiprocessing worker ends by os._exit and runs no atexit handlers, only these finalizers.
+
+    It forgets those that it had before its work began (under forkserver it has imported the program by then), and then
+    calls what is registered for after a fork.
+    """
+    global _finalizer
+    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
+    if process is None or util is None or process.parent_process() is None:
+        return
+    if _finalizer is None or not _finalizer.still_active():
+        _finalizer = util.Finalize(None, at_exit, exitpriority=-100)
 
 
 def _before_fork() -> None:
