@@ -7,61 +7,12 @@ from typing import Any
 
 from ..errors import ConfigError, MetricError
 from ..records import FAILURES, AgentMetrics
-from .definition import SECONDS_BUCKETS, MetricDefinition, MetricType
+from .catalogue import LLM_METRICS
 from .deltas import Deltas
 from .family import Family
 from .registry import MetricsRegistry
 
-# Waits inside a stream, from what arrives together to a stall.
-GAP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-# First tokens and chunks: 50 ms is a fast one; long reasoning takes minutes.
-FIRST_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0)
-# From 1,000 to 1 token a second.
-TOKEN_BUCKETS = (0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.15, 0.25, 0.5, 1.0)
-
-_COUNTER, _GAUGE, _HISTOGRAM = MetricType.COUNTER, MetricType.GAUGE, MetricType.HISTOGRAM
 _WHO = ("provider", "model")
-
-
-def _metric(
-    name: str, kind: MetricType, description: str, *more: str, unit: str = "", buckets: Sequence[float] | None = None
-) -> MetricDefinition:
-    aliases = ("llm_cost_dollars",) if name == "llm_cost_dollars_total" else ()
-    return MetricDefinition(name, kind, description, unit, (*_WHO, *more), buckets, aliases=aliases)
-
-
-def _seconds(name: str, description: str, *more: str, buckets: Sequence[float] = SECONDS_BUCKETS) -> MetricDefinition:
-    return _metric(f"{name}_seconds", _HISTOGRAM, description, *more, unit="seconds", buckets=buckets)
-
-
-LLM_METRICS = (
-    _metric("llm_requests_total", _COUNTER, "LLM calls that ended.", "method", "status"),
-    _metric("llm_attempts_total", _COUNTER, "Requests sent for LLM calls, retries included, by HTTP status.", "status"),
-    _seconds("llm_request_duration", "Time of whole LLM calls, retries included.", "method"),
-    _metric(
-        "llm_tokens_total",
-        _COUNTER,
-        "Tokens: input and output; cache_read and cache_write are parts of input, reasoning of output.",
-        "type",
-    ),
-    _metric("llm_tokens_used_total", _COUNTER, "Tokens of prompts and completions.", "type"),
-    _metric("llm_cost_dollars_total", _COUNTER, "What the calls cost, in US dollars.", unit="dollars"),
-    _metric("llm_price_unknown_total", _COUNTER, "Calls whose cost is not known."),
-    _metric("llm_usage_missing_total", _COUNTER, "Calls whose tokens the provider did not state, or not to the end."),
-    _metric("llm_errors_total", _COUNTER, "Calls that ended in error, timeout or rejection.", "error_class"),
-    _metric("llm_retries_total", _COUNTER, "Attempts after the first."),
-    _seconds("llm_time_to_first_chunk", "From the call to the first event of its stream.", buckets=FIRST_BUCKETS),
-    _seconds(
-        "llm_time_to_first_token",
-        "From the call to the first content of its stream, reasoning included.",
-        buckets=FIRST_BUCKETS,
-    ),
-    _seconds("llm_time_per_output_token", "Of a stream, after its first token.", buckets=TOKEN_BUCKETS),
-    _seconds("llm_stream_gap", "The longest wait for the provider inside a stream.", buckets=GAP_BUCKETS),
-    _metric("llm_stream_stalls_total", _COUNTER, "Times that a stream stalled."),
-    _metric("llm_active_requests", _GAUGE, "LLM calls in progress."),
-    _metric("llm_active_streams", _GAUGE, "Streams in progress."),
-)
 _EXTRA = {
     "llm_attempts_total": "status",
     "llm_tokens_total": "type",

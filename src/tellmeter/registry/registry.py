@@ -49,6 +49,8 @@ class MetricsRegistry:
     """
 
     def __init__(self, *, max_series: int = MAX_SERIES, strict: bool = False) -> None:
+        if isinstance(max_series, bool) or not isinstance(max_series, int) or max_series < 1:
+            raise MetricError(f"max_series = {max_series!r}: it must be a whole number from 1")
         self._settings = Settings(max_series, strict=strict)
         self._refreshers: list[weakref.WeakMethod[Callable[[], object]]] = []
         self._local = threading.local()
@@ -137,8 +139,10 @@ class MetricsRegistry:
         wanted: type[F],
     ) -> F:
         with self._settings.lock:
-            known: Family[Any] | None = self._table.names.get(name)
             given = labels is not None or description or buckets is not None
+            known: Family[Any] | None = self._table.names.get(name)
+            if known is None and not given:
+                known = self._table.from_catalogue(name)
             if known is None or given:
                 definition = MetricDefinition(name, kind, description, unit, labels or (), buckets)
                 if known is None:

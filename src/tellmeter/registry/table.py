@@ -9,6 +9,7 @@ import msgspec
 
 from ..counts import count
 from ..errors import MetricError
+from .catalogue import known
 from .definition import MetricDefinition, MetricType, differences
 from .family import Callback, CounterFamily, Family, GaugeFamily, HistogramFamily, Settings
 from .names import NAME_LENGTH, exposed_name
@@ -100,7 +101,9 @@ class Table:
         fault = "invalid_name"
         if issubclass(type(name), str) and name:
             name = str.__str__(name)
-            found = self.names.get(name) or (self.names.get(_seconds_name(name)) if seconds else None)
+            found = self.names.get(name) or self.from_catalogue(name)
+            if found is None and seconds:
+                found = self.names.get(_seconds_name(name)) or self.from_catalogue(_seconds_name(name))
             if found is None and kind is not None and not self.settings.strict:
                 found, fault = self._register_itself(name, kind, seconds=seconds)
             elif found is None:
@@ -114,6 +117,18 @@ class Table:
         told = name[:NAME_LENGTH] if type(name) is str else type(name).__name__
         count("metric_errors", f"{told}:{fault}")
         return None
+
+    def from_catalogue(self, name: str) -> Family[Any] | None:
+        """The metric of the catalogue that `name` means, registered now."""
+        definition = known(name)
+        if definition is None:
+            return None
+        with self.settings.lock:
+            found = self.names.get(name)
+            try:
+                return found or self.add(definition, undefined=False)
+            except MetricError:  # the program has metrics of its own under one of its names
+                return None
 
     def _register_itself(self, name: str, kind: MetricType, *, seconds: bool) -> tuple[Family[Any] | None, str]:
         with self.settings.lock:

@@ -125,8 +125,7 @@ def test_who_records_does_not_wait_for_a_fold_and_who_reads_does(make):
 
     found = []
     record(slow)
-    record(1)
-    folding, recording = threading.Thread(target=read), threading.Thread(target=record_many)
+    folding, recording = threading.Thread(target=record_many), threading.Thread(target=record_many)
     reading = threading.Thread(target=lambda: found.append(read()))
     folding.start()
     assert slow.adding.wait(20)
@@ -137,9 +136,9 @@ def test_who_records_does_not_wait_for_a_fold_and_who_reads_does(make):
     reading.join(0.02)
     assert found == []
     slow.go_on.set()
-    reading.join(20)
-    folding.join(20)
-    assert found == [2 + FOLD_AT * 3] == [read()]
+    for thread in (reading, folding):
+        thread.join(20)
+    assert found[0] > FOLD_AT * 3 and read() == 1 + FOLD_AT * 6
 
 
 @pytest.mark.parametrize("make", [counter, gauge, histogram])
