@@ -2,6 +2,7 @@
 # make test    all tests; those that go through the SDKs a second time with the SDKs' older, httpx-based releases
 # make check   lint, format, types, floors
 # make bench   every benchmark
+# make docs    the pages that are made of tables in the code
 # make lock    requirements/*.txt anew from pyproject.toml
 #
 # Needs python3 (3.11 or later) and make. What the targets install goes to .venv* and .tools.
@@ -18,7 +19,7 @@ LEGACY := .venv-legacy/bin
 LOCK := .tools/uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header --quiet --upgrade
 
-.PHONY: demo test test-current test-legacy servers check check-lint check-format check-types check-floors bench lock clean
+.PHONY: demo test test-current test-legacy servers check check-lint check-format check-types check-floors bench docs lock clean
 
 demo: .venv/ready
 	$(BIN)/tellmeter demo $(if $(SECONDS),--seconds $(SECONDS))
@@ -51,6 +52,9 @@ check-floors: .venv/ready
 bench: .venv-bench/ready
 	@set -e; for script in benchmarks/*.py; do \
 		case $$script in */_*) continue ;; esac; echo "== $$script"; .venv-bench/bin/python $$script; done
+
+docs: .venv/ready
+	$(BIN)/python tools/catalogue.py > docs/catalogue.md
 
 lock: .tools/uv
 	$(LOCK) --extra demo --group dev -o requirements/dev.txt
