@@ -49,8 +49,8 @@ class MetricsRegistry:
     """
 
     def __init__(self, *, max_series: int = MAX_SERIES, strict: bool = False) -> None:
-        if isinstance(max_series, bool) or not isinstance(max_series, int) or max_series < 1:
-            raise MetricError(f"max_series = {max_series!r}: it must be a whole number from 1")
+        if isinstance(max_series, bool) or not isinstance(max_series, int) or max_series < 0:
+            raise MetricError(f"max_series = {max_series!r}: it must be a whole number from 0")
         self._settings = Settings(max_series, strict=strict)
         self._refreshers: list[weakref.WeakMethod[Callable[[], object]]] = []
         self._local = threading.local()
