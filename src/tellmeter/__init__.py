@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .context import tags
     from .errors import ConfigError, MetricError, MissingExtra, SchemaTooNew, StoreError, TellmeterError
     from .instruments.calls import meter_call
+    from .instruments.http import MetricsMiddleware
+    from .instruments.logs import JSONFormatter, TextFormatter, configure_logging, get_logger
+    from .instruments.system import SystemMetrics, track_system
     from .pipeline.ledger import CollectorStats, FlushReport, SinkStats
     from .pipeline.outcome import Delivered, Partial, Rejected, RetryLater, TooLarge
     from .process import configure, get_metrics_collector
@@ -45,6 +48,7 @@ _WHERE = {
     "Delivered": "pipeline.outcome",
     "FlushReport": "pipeline.ledger",
     "InMemoryMetricsSink": "sinks.in_memory",
+    "JSONFormatter": "instruments.logs",
     "JSONLMetricsSink": "sinks.jsonl",
     "MetricDefinition": "registry.definition",
     "MetricError": "errors",
@@ -52,6 +56,7 @@ _WHERE = {
     "MetricsCollector": "collector",
     "MetricsConfig": "config",
     "MetricsFilter": "config",
+    "MetricsMiddleware": "instruments.http",
     "MetricsRegistry": "registry.registry",
     "MetricsServer": "serve.server",
     "MetricsSink": "sinks.base",
@@ -66,9 +71,13 @@ _WHERE = {
     "SinkStats": "pipeline.ledger",
     "StoreError": "errors",
     "StreamMetrics": "records",
+    "SystemMetrics": "instruments.system",
     "TellmeterError": "errors",
+    "TextFormatter": "instruments.logs",
     "TooLarge": "pipeline.outcome",
     "configure": "process",
+    "configure_logging": "instruments.logs",
+    "get_logger": "instruments.logs",
     "get_metrics_app": "serve.asgi",
     "get_metrics_collector": "process",
     "get_metrics_registry": "registry.registry",
@@ -78,6 +87,7 @@ _WHERE = {
     "meter_call": "instruments.calls",
     "start_metrics_server": "serve.server",
     "tags": "context",
+    "track_system": "instruments.system",
     "uninstrument": "wire.hooks",
 }
 __all__ = [
@@ -90,6 +100,7 @@ __all__ = [
     "Delivered",
     "FlushReport",
     "InMemoryMetricsSink",
+    "JSONFormatter",
     "JSONLMetricsSink",
     "MetricDefinition",
     "MetricError",
@@ -97,6 +108,7 @@ __all__ = [
     "MetricsCollector",
     "MetricsConfig",
     "MetricsFilter",
+    "MetricsMiddleware",
     "MetricsRegistry",
     "MetricsServer",
     "MetricsSink",
@@ -111,9 +123,13 @@ __all__ = [
     "SinkStats",
     "StoreError",
     "StreamMetrics",
+    "SystemMetrics",
     "TellmeterError",
+    "TextFormatter",
     "TooLarge",
     "configure",
+    "configure_logging",
+    "get_logger",
     "get_metrics_app",
     "get_metrics_collector",
     "get_metrics_registry",
@@ -123,6 +139,7 @@ __all__ = [
     "meter_call",
     "start_metrics_server",
     "tags",
+    "track_system",
     "uninstrument",
 ]
 

@@ -20,11 +20,13 @@ T = TypeVar("T")
 class Prometheus:
     """Started on loopback with its data in `folder`; ended by `close()`."""
 
-    def __init__(self, folder: Path, target: str, *, headers: str = "") -> None:
+    def __init__(self, folder: Path, target: str, *, headers: str = "", rules: str = "") -> None:
         self.port = free_port()
         config = folder / "prometheus.yml"
+        (folder / "rules.yml").write_text(rules or "groups: []\n", "utf-8")
         config.write_text(
             "global: {scrape_interval: 200ms, evaluation_interval: 200ms}\n"
+            "rule_files: [rules.yml]\n"
             "scrape_configs:\n"
             f"- {{job_name: app, static_configs: [{{targets: ['{target}']}}]{headers}}}\n",
             "utf-8",

@@ -10,6 +10,7 @@ from tellmeter import (
     AgentMetrics,
     ConfigError,
     InMemoryMetricsSink,
+    MetricsConfig,
     MetricsRegistry,
     configure,
     get_metrics_collector,
@@ -76,3 +77,25 @@ def test_the_processs_registry_survives_another_configuration() -> None:
     own = MetricsRegistry()
     assert configure(registry=own).registry is own
     assert configure().registry is registry is get_metrics_registry()
+
+
+@pytest.mark.parametrize("variable", ["TELLMETER_ENABLED", "METRICS_ENABLED"])
+@pytest.mark.parametrize(("value", "off"), [("", False), ("true", False), ("0", True), ("nonsense", True)])
+def test_without_a_collector_the_environment_says_whether_metering_is_off(
+    variable: str, value: str, off: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for each in ("TELLMETER_ENABLED", "METRICS_ENABLED"):
+        monkeypatch.delenv(each, raising=False)
+    monkeypatch.setenv(variable, value)
+    process_module._is_off_in_the_environment.cache_clear()
+    try:
+        assert process_module.is_switched_off() is off
+        assert process_module._process_collector is None
+    finally:
+        process_module._is_off_in_the_environment.cache_clear()
+
+
+def test_a_collector_says_whether_metering_is_off() -> None:
+    assert not process_module.is_switched_off()
+    configure(MetricsConfig(enabled=False))
+    assert process_module.is_switched_off()

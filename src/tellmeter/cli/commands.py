@@ -17,6 +17,8 @@ Examples:
   tellmeter run --tag release=42 -- uvicorn app:app --workers 2
   tellmeter summary --since 1h --by provider
   tellmeter metrics --dir /run/app/metrics
+  tellmeter rules > rules.yml
+  tellmeter grafana --out dashboards
   tellmeter doctor
 """
 _STORE_HELP = "Where records are, as sqlite:///calls.db.  [default: TELLMETER_STORE, else a file in your data folder]"
@@ -110,6 +112,38 @@ def metrics(**given: Any) -> int:
     from .metrics import metrics
 
     return metrics(**given)
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  tellmeter rules > rules.yml\n"
+    "  tellmeter rules --cost-per-hour 25 --latency-p95 60 --job 'api|worker' > rules.yml\n"
+)
+@click.option("--alerts/--no-alerts", default=True, help="Alerts too.  [default: --alerts]")
+@click.option("--error-ratio", type=float, metavar="SHARE", help="Calls that may fail.  [default: 0.05]")
+@click.option("--latency-p95", type=float, metavar="SECONDS", help="For 95 of 100 calls.  [default: 30]")
+@click.option("--stalls-per-stream", type=float, metavar="NUMBER", help="[default: 0.05]")
+@click.option("--cost-per-hour", type=float, metavar="DOLLARS", help="What a job may cost.  [default: 10]")
+@click.option("--unknown-share", type=float, metavar="SHARE", help="Calls without price or usage.  [default: 0.1]")
+@click.option("--min-calls", type=float, metavar="NUMBER", help="In 5 minutes; fewer raise no alert.  [default: 10]")
+@click.option("--job", metavar="REGEX", help="Only these scrape jobs.  [default: all]")
+def rules(**given: Any) -> int:
+    """Print Prometheus rules: the names that the guides' queries use, figures for dashboards, alerts."""
+    from .rules import rules
+
+    return rules(**given)
+
+
+@cli.command(
+    epilog="\b\nExamples:\n  tellmeter grafana overview > overview.json\n  tellmeter grafana --out dashboards\n"
+)
+@click.argument("name", required=False)
+@click.option("--list", "as_list", is_flag=True, help="Only say which there are.")
+@click.option("--out", "folder", metavar="DIR", help="Write to files there: NAME.json, or all of them.")
+def grafana(**given: Any) -> int:
+    """Print a Grafana dashboard as JSON to import, or write all of them to a folder."""
+    from .grafana import grafana
+
+    return grafana(**given)
 
 
 @cli.command()

@@ -29,9 +29,14 @@ DOCUMENT_BUCKETS = (1.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0)
 
 
 def _counter(
-    name: str, description: str, *labels: str, unit: str = "", aliases: Sequence[str] = ()
+    name: str,
+    description: str,
+    *labels: str,
+    unit: str = "",
+    aliases: Sequence[str] = (),
+    optional: Sequence[str] = (),
 ) -> MetricDefinition:
-    return MetricDefinition(name, _COUNTER, description, unit, labels, aliases=aliases)
+    return MetricDefinition(name, _COUNTER, description, unit, labels, aliases=aliases, optional=optional)
 
 
 def _gauge(
@@ -40,17 +45,29 @@ def _gauge(
     return MetricDefinition(name, _GAUGE, description, unit, labels, exposed=exposed, gauge_mode=mode)
 
 
-def _seconds(name: str, description: str, *labels: str, buckets: Sequence[float] = SECONDS_BUCKETS) -> MetricDefinition:
+def _seconds(
+    name: str,
+    description: str,
+    *labels: str,
+    buckets: Sequence[float] = SECONDS_BUCKETS,
+    optional: Sequence[str] = (),
+) -> MetricDefinition:
     exposed = name if name.endswith("_seconds") else f"{name}_seconds"
-    return MetricDefinition(name, _HISTOGRAM, description, "seconds", labels, buckets, exposed)
+    return MetricDefinition(name, _HISTOGRAM, description, "seconds", labels, buckets, exposed, optional=optional)
 
 
 _WHO = ("provider", "model")
 
 LLM_METRICS = (
-    _counter("llm_requests_total", "LLM calls that ended.", *_WHO, "method", "status"),
+    _counter("llm_requests_total", "LLM calls that ended.", *_WHO, "method", "status", optional=("method",)),
     _counter("llm_attempts_total", "Requests sent for LLM calls, retries included, by HTTP status.", *_WHO, "status"),
-    _seconds("llm_request_duration_seconds", "Time of whole LLM calls, retries included.", *_WHO, "method"),
+    _seconds(
+        "llm_request_duration_seconds",
+        "Time of whole LLM calls, retries included.",
+        *_WHO,
+        "method",
+        optional=("method",),
+    ),
     _counter(
         "llm_tokens_total",
         "Tokens: input and output; cache_read and cache_write are parts of input, reasoning of output.",
@@ -95,14 +112,27 @@ LLM_METRICS = (
     _gauge("llm_active_streams", "Streams in progress.", *_WHO),
 )
 
+_CACHE = ("cache_name", "operation", "cache")
 # The sixteen of the metrics framework's guide.
 _FRAMEWORK = (
     _counter("request_count", "Requests.", "endpoint", "method", "status"),
     _counter("error_count", "Errors.", "error_type", "endpoint", "function"),
-    _counter("cache_hits", "Look-ups that found something in a cache.", "cache_name", "operation", "cache"),
-    _counter("cache_misses", "Look-ups that found nothing in a cache.", "cache_name", "operation", "cache"),
-    _counter("bedrock_invocations", "Invocations of Amazon Bedrock.", "model_id", "status"),
-    _counter("rag_queries", "Queries of retrieval-augmented generation.", "operation", "pipeline", "status"),
+    _counter("cache_hits", "Look-ups that found something in a cache.", *_CACHE, optional=_CACHE),
+    _counter("cache_misses", "Look-ups that found nothing in a cache.", *_CACHE, optional=_CACHE),
+    _counter(
+        "bedrock_invocations",
+        "Invocations of Amazon Bedrock; one that is counted as started is counted again as it ends.",
+        "model_id",
+        "status",
+    ),
+    _counter(
+        "rag_queries",
+        "Queries of retrieval-augmented generation; one that is counted as started is counted again as it ends.",
+        "operation",
+        "pipeline",
+        "status",
+        optional=("operation", "pipeline"),
+    ),
     _seconds("request_duration", "Time of requests.", "endpoint", "method"),
     MetricDefinition(
         "token_usage", _HISTOGRAM, "Tokens of a request.", "tokens", ("model_id", "token_type"), PROMPT_BUCKETS
@@ -121,7 +151,7 @@ _FRAMEWORK = (
 _MODULE = (
     _counter("http_requests_total", "HTTP requests.", "method", "endpoint", "status"),
     _seconds("http_request_duration_seconds", "Time of HTTP requests, to the last byte sent.", "method", "endpoint"),
-    _gauge("http_requests_active", "HTTP requests in progress.", "method", "endpoint"),
+    _gauge("http_requests_active", "HTTP requests in progress.", "method"),
     _gauge("db_connections_active", "Open database connections.", "database"),
     _counter("db_queries_total", "Database queries.", "database", "operation"),
     _seconds(
@@ -131,6 +161,7 @@ _MODULE = (
         "operation",
         "query_type",
         buckets=QUERY_BUCKETS,
+        optional=("database", "operation", "query_type"),
     ),
     _seconds("rag_retrieval_latency_seconds", "Time of retrievals.", "source", "pipeline", buckets=QUERY_BUCKETS),
     MetricDefinition(

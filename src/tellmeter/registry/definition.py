@@ -45,6 +45,7 @@ class MetricDefinition(msgspec.Struct, frozen=True):
     exposed: the name on /metrics. Without it, a dotted name follows OpenTelemetry's rules (`a.b` in `s` is
         `a_b_seconds`); any other is kept, cleaned, with the `_total` of counters.
     aliases: other names that code may record under.
+    optional: those of the labels that a recording may leave out without that being counted.
     gauge_mode: how the values of several processes become one: sum, max, min of all processes, the same with "live"
         before it of those that run, or mostrecent.
 
@@ -61,6 +62,7 @@ class MetricDefinition(msgspec.Struct, frozen=True):
     exposed: str = ""
     aliases: Sequence[str] = ()
     gauge_mode: str = "livesum"
+    optional: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
@@ -76,6 +78,7 @@ class MetricDefinition(msgspec.Struct, frozen=True):
                 raise MetricError(f"{self.name}: {field} must be a text")
         force_setattr(self, "labels", self._names("labels"))
         force_setattr(self, "aliases", self._names("aliases"))
+        force_setattr(self, "optional", self._names("optional"))
         if self.gauge_mode not in GAUGE_MODES:
             raise MetricError(f"{self.name}: gauge_mode = {self.gauge_mode!r}: it must be one of {GAUGE_MODES}")
         force_setattr(self, "exposed", exposed_name(self.exposed or self.name, self.unit, kind.value))
@@ -108,6 +111,8 @@ class MetricDefinition(msgspec.Struct, frozen=True):
 
     def _check_labels(self) -> None:
         cleaned = self.exposed_labels
+        if not set(self.optional) <= set(self.labels):
+            raise MetricError(f"{self.name}: optional = {list(self.optional)}: they must be some of its labels")
         for label in self.labels:
             if label.startswith("__"):
                 raise MetricError(f"{self.name}: label {label!r}: names that begin with __ are Prometheus's own")

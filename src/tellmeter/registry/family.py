@@ -104,6 +104,8 @@ class Family(Generic[S]):
             self._learn(labels)
         declared = self.definition.labels
         values, faults = sorted_out(declared, labels, VALUE_LENGTH)
+        if "missing" in faults and self._may_miss(labels):
+            faults.remove("missing")
         if faults:
             self._complain(faults)
         series = self.series.get(values)
@@ -112,6 +114,12 @@ class Family(Generic[S]):
         if not faults and series.values == values and (not declared or _exactly(declared, labels, values)):
             self.fast[values[0] if len(values) == 1 else values] = series
         return series
+
+    def _may_miss(self, labels: Any) -> bool:
+        definition = self.definition
+        return bool(definition.optional) and all(
+            name in (labels or ()) or name in definition.optional for name in definition.labels
+        )
 
     def _complain(self, faults: set[str]) -> None:
         if self.settings.strict:

@@ -7,6 +7,7 @@ import pytest
 from tellmeter import counts
 from tellmeter.errors import MetricError
 from tellmeter.registry import family as family_module
+from tellmeter.registry.definition import MetricDefinition
 from tellmeter.registry.family import OVERFLOW, VALUE_LENGTH, CounterFamily, HistogramFamily, _go_float
 from tellmeter.registry.registry import MetricsRegistry
 from tests.support.hostile import BROKEN, VALUES, Liar
@@ -358,3 +359,15 @@ def test_families_record_by_themselves_as_their_series_without_labels_does(regis
 def test_bounds_are_written_as_prometheus_compares_them(bound, text):
     assert _go_float(bound) == text
     assert float(text) == bound
+
+
+def test_an_optional_label_may_be_missing_and_no_other():
+    registry = MetricsRegistry(strict=True)
+    registry.register_metric(MetricDefinition("jobs", "counter", labels=["kind", "team"], optional=["team"]))
+    registry.increment("jobs", 1, {"kind": "a"})
+    registry.counter("jobs").labels(kind="a").inc()
+    assert registry.get_metric_stats("jobs", {"kind": "a", "team": ""})["sum"] == 2
+    with pytest.raises(MetricError, match="missing"):
+        registry.increment("jobs", 1, {"team": "b"})
+    with pytest.raises(MetricError, match="optional"):
+        MetricDefinition("jobs", "counter", labels=["kind"], optional=["team"])
