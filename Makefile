@@ -2,7 +2,7 @@
 # make test    all tests; those that go through the SDKs a second time with the SDKs' older, httpx-based releases
 # make check   lint, format, types, floors
 # make bench   every benchmark
-# make docs    the pages that are made of tables in the code
+# make docs    what is made of tables in the code: docs/catalogue.md and the Grafana dashboards
 # make lock    requirements/*.txt anew from pyproject.toml
 #
 # Needs python3 (3.11 or later) and make. What the targets install goes to .venv* and .tools.
@@ -55,6 +55,7 @@ bench: .venv-bench/ready
 
 docs: .venv/ready
 	$(BIN)/python tools/catalogue.py > docs/catalogue.md
+	$(BIN)/python tools/grafana.py
 
 lock: .tools/uv
 	$(LOCK) --extra demo --group dev -o requirements/dev.txt

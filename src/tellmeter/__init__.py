@@ -14,10 +14,26 @@ if TYPE_CHECKING:
     from .config import MetricsConfig, MetricsFilter
     from .context import tags
     from .errors import ConfigError, MetricError, MissingExtra, SchemaTooNew, StoreError, TellmeterError
+    from .instruments.activity import monitor_resource, track_active
+    from .instruments.caches import cache_metrics
     from .instruments.calls import meter_call
+    from .instruments.counting import count_calls
+    from .instruments.durations import measure_latency, time_operation, track_duration
+    from .instruments.error_counts import track_errors
+    from .instruments.functions import (
+        increment_counter,
+        log_counter,
+        log_gauge,
+        log_histogram,
+        observe_histogram,
+        set_gauge,
+        timeit,
+    )
     from .instruments.http import MetricsMiddleware
+    from .instruments.llm import track_llm_usage
     from .instruments.logs import JSONFormatter, TextFormatter, configure_logging, get_logger
     from .instruments.system import SystemMetrics, track_system
+    from .instruments.tracking import track_metrics
     from .pipeline.ledger import CollectorStats, FlushReport, SinkStats
     from .pipeline.outcome import Delivered, Partial, Rejected, RetryLater, TooLarge
     from .process import configure, get_metrics_collector
@@ -75,18 +91,35 @@ _WHERE = {
     "TellmeterError": "errors",
     "TextFormatter": "instruments.logs",
     "TooLarge": "pipeline.outcome",
+    "cache_metrics": "instruments.caches",
     "configure": "process",
     "configure_logging": "instruments.logs",
+    "count_calls": "instruments.counting",
     "get_logger": "instruments.logs",
     "get_metrics_app": "serve.asgi",
     "get_metrics_collector": "process",
     "get_metrics_registry": "registry.registry",
     "get_metrics_text": "serve.page",
     "get_metrics_wsgi_app": "serve.wsgi",
+    "increment_counter": "instruments.functions",
     "instrument": "wire.hooks",
+    "log_counter": "instruments.functions",
+    "log_gauge": "instruments.functions",
+    "log_histogram": "instruments.functions",
+    "measure_latency": "instruments.durations",
     "meter_call": "instruments.calls",
+    "monitor_resource": "instruments.activity",
+    "observe_histogram": "instruments.functions",
+    "set_gauge": "instruments.functions",
     "start_metrics_server": "serve.server",
     "tags": "context",
+    "time_operation": "instruments.durations",
+    "timeit": "instruments.functions",
+    "track_active": "instruments.activity",
+    "track_duration": "instruments.durations",
+    "track_errors": "instruments.error_counts",
+    "track_llm_usage": "instruments.llm",
+    "track_metrics": "instruments.tracking",
     "track_system": "instruments.system",
     "uninstrument": "wire.hooks",
 }
@@ -127,18 +160,35 @@ __all__ = [
     "TellmeterError",
     "TextFormatter",
     "TooLarge",
+    "cache_metrics",
     "configure",
     "configure_logging",
+    "count_calls",
     "get_logger",
     "get_metrics_app",
     "get_metrics_collector",
     "get_metrics_registry",
     "get_metrics_text",
     "get_metrics_wsgi_app",
+    "increment_counter",
     "instrument",
+    "log_counter",
+    "log_gauge",
+    "log_histogram",
+    "measure_latency",
     "meter_call",
+    "monitor_resource",
+    "observe_histogram",
+    "set_gauge",
     "start_metrics_server",
     "tags",
+    "time_operation",
+    "timeit",
+    "track_active",
+    "track_duration",
+    "track_errors",
+    "track_llm_usage",
+    "track_metrics",
     "track_system",
     "uninstrument",
 ]

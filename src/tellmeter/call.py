@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Protocol
 
 from .config import MetricsConfig
-from .context import NO_TRACE, current_trace, tags_in_force
+from .context import NO_TRACE, current_trace, enclosing, tags_in_force
 from .failures import error_category
 from .pipeline import lifecycle
 from .prices import PriceBook
@@ -106,6 +106,9 @@ class Call:
         self._error: tuple[str, ...] = ()  # class names only: an exception holds frames, and its message holds prompts
         self._not_ended = [None]  # whoever pops it ends the call
         self.target.open_calls[id(self)] = self
+        outer = enclosing.get()
+        if outer is not None:
+            outer.contain(self)
         self.wall = time.time()
         self.started = time.perf_counter_ns()
 
@@ -127,6 +130,18 @@ class Call:
         self._status = status
         if self._generation == lifecycle.forks:  # the copy in a forked child belongs to the parent
             self.target.submit(self)
+
+    def discard(self) -> None:
+        """End the call without a record, for what is counted elsewhere; nothing happens once it has ended."""
+        try:
+            self._not_ended.pop()
+        except IndexError:
+            return
+        self.target.open_calls.pop(id(self), None)
+
+    def is_recorded(self) -> bool:
+        """Whether a record comes of it, as far as that can be told while it is in progress."""
+        return True
 
     def live(self) -> tuple[str, str, bool]:
         """Provider and model of the call in progress as far as they are known, and whether it is a running stream."""

@@ -6,7 +6,7 @@ import contextvars
 import sys
 from collections.abc import Mapping
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 from .cleaning import clean_tags
 
@@ -15,6 +15,16 @@ _NO_TAGS: Mapping[str, str] = {}
 # The tags of the running code, to be treated as read-only, and whether its HTTP traffic is never metered.
 tags_in_force: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("tellmeter_tags", default=_NO_TAGS)
 suppression: contextvars.ContextVar[bool] = contextvars.ContextVar("tellmeter_suppressed", default=False)
+
+
+class Enclosing(Protocol):
+    """What the running code is inside of, and what is not to be counted beside the calls in it."""
+
+    def contain(self, call: object) -> None:
+        """A call began in it; never raises."""
+
+
+enclosing: contextvars.ContextVar[Enclosing | None] = contextvars.ContextVar("tellmeter_enclosing", default=None)
 
 
 class tags:  # noqa: N801 - reads as a word in a with statement

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import threading
@@ -9,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .collector import MetricsCollector
-from .config import SINKS_VARIABLE, MetricsConfig
+from .config import SINKS_VARIABLE, SOURCES, MetricsConfig, _flag
 from .errors import ConfigError
 from .registry.registry import MetricsRegistry
 
@@ -55,6 +56,24 @@ def get_metrics_collector() -> MetricsCollector:
         if _process_collector is None:
             _process_collector = _collector_of_the_environment()
         return _process_collector
+
+
+def is_switched_off() -> bool:
+    """Whether the process's collector neither records nor counts. Without one, and none is made, the environment says.
+
+    The environment is read once.
+    """
+    found = _process_collector
+    return _is_off_in_the_environment() if found is None else not found.config.enabled
+
+
+@functools.cache
+def _is_off_in_the_environment() -> bool:
+    given = next(filter(None, (os.environ.get(variable, "").strip() for variable in SOURCES["enabled"])), "true")
+    try:
+        return not _flag(given)
+    except ValueError:  # the collector that it will be made a setting of records nothing either
+        return True
 
 
 def _make_collector(

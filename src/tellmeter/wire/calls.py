@@ -206,6 +206,7 @@ class WireCall(Call):
     def __init__(self, target: Target, wire_format: Format, *, scoped: bool) -> None:
         self.target = target
         self.format = wire_format
+        self.operation = wire_format.operation
         self.scoped = scoped
         self.exchanges: list[Exchange] = []
         self._begin()
@@ -241,6 +242,10 @@ class WireCall(Call):
         if not self.provider:
             self._read_request(last.request)
         return (*super().live()[:2], last.meter is not None and not last.ending)
+
+    def is_recorded(self) -> bool:
+        """Whether it is an LLM call, and not traffic to a path that looks like one."""
+        return self.live()[:2] != ("unknown", "unknown")
 
     # ------------------------------------------------------------------ on the router thread
 
@@ -305,7 +310,6 @@ class WireCall(Call):
         return self.format.read_answer(last.body or b"", last.status_code or 0) if last.body else Answer()
 
     def _describe(self, last: Exchange, answer: Answer, streamed: bool) -> None:
-        self.operation = self.format.operation
         self.method = "stream" if streamed else "embed" if self.operation == "embeddings" else "generate"
         self.status_code = last.status_code
         self.response_model = answer.response_model

@@ -48,7 +48,7 @@ def test_metrics_without_a_name_begin_with_module_and_function():
     inside.__module__ = "app.api.v1"
     assert base_name(inside) == "app_api_v1_inside"
     inside.__module__ = "__main__"
-    assert base_name(inside) == "main_inside"
+    assert base_name(inside) == "inside"
     inside.__module__, inside.__name__ = None, "été"
     assert base_name(inside) == "t"
     inside.__name__ = "é"

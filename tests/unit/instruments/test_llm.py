@@ -692,6 +692,40 @@ def test_an_embedding_inside_is_the_call_unless_something_was_generated(
     assert [record.operation for record in records(collector)] == expected
 
 
+def test_a_stream_that_nobody_saw_is_read_beside_an_embedding_that_somebody_did(collector: MetricsCollector) -> None:
+    instrument()
+    client = httpx2.Client(transport=httpx2.MockTransport(lambda request: httpx2.Response(200, json={"data": []})))
+
+    @track_llm_usage("aws.bedrock", "m")
+    def ask() -> Iterator[Any]:
+        client.post("https://api.openai.com/v1/embeddings", json={"model": "text-embedding-3-small", "input": "a"})
+        yield from CHUNKS
+
+    list(ask())
+    assert [(record.operation, record.output_tokens) for record in records(collector)] == [
+        ("chat", 500),
+        ("embeddings", 0),
+    ]
+
+
+def test_the_stream_of_a_call_that_is_none_is_read(collector: MetricsCollector) -> None:
+    instrument()
+    client = httpx2.Client(transport=httpx2.MockTransport(lambda request: httpx2.Response(200, json={"ok": True})))
+
+    @track_llm_usage("own", "m")
+    async def ask() -> AsyncIterator[Any]:
+        client.post("http://localhost:9/v1/chat/completions", json={"messages": [{}]})
+        for chunk in CHUNKS:
+            yield chunk
+
+    async def main() -> None:
+        async for _ in ask():
+            pass
+
+    asyncio.run(main())
+    assert [(record.provider, record.output_tokens) for record in records(collector)] == [("own", 500)]
+
+
 def test_a_task_that_outlives_its_call_is_counted_on_its_own(collector: MetricsCollector) -> None:
     instrument()
     client = openai_answers()
