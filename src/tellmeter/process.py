@@ -96,3 +96,12 @@ def _collector_of_the_environment() -> MetricsCollector:
         told = str(error) if isinstance(error, (ConfigError, ImportError)) else type(error).__name__
         logger.warning("nothing is metered: %s", told)
         return MetricsCollector(MetricsConfig(enabled=False))
+
+
+def _new_lock() -> None:
+    global _process_lock
+    _process_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # the thread that was making the collector is not in the child
+    os.register_at_fork(after_in_child=_new_lock)

@@ -141,3 +141,34 @@ def test_the_values_of_the_parent_are_all_there_after_many_forks():
         timeout=60,
     )
     assert result == [0, 0, 0]
+
+
+def test_a_child_makes_its_registry_and_collector_though_a_thread_was_making_them_at_the_fork():
+    assert (
+        in_child(
+            """
+        import json, os, signal, threading
+        import tellmeter
+        from tellmeter import process
+        from tellmeter.registry import registry
+
+        held, enough = threading.Event(), threading.Event()
+
+        def hold():
+            with registry._process_lock, process._process_lock:
+                held.set()
+                enough.wait(30)
+
+        threading.Thread(target=hold, daemon=True).start()
+        held.wait(30)
+        pid = os.fork()
+        if pid == 0:
+            signal.alarm(20)
+            tellmeter.get_metrics_registry().increment("c")
+            os._exit(0 if tellmeter.get_metrics_collector().registry is tellmeter.get_metrics_registry() else 1)
+        print(json.dumps(os.waitpid(pid, 0)[1]))
+        enough.set()
+        """
+        )
+        == 0
+    )

@@ -150,7 +150,15 @@ def fast_recorders(
         return Timer(series)
 
     def active(name: str, labels: Labels = None) -> Activity:
-        return Activity(slow.gauged(name, labels))
+        try:
+            family = gauges[name]
+            get = family.get
+            series = family.fast[get(labels)]
+            if labels and len(labels) != family.number:
+                raise KeyError  # noqa: TRY301 - as above
+        except Exception:
+            series = slow.gauged(name, labels)
+        return Activity(series)
 
     return Recorders(increment, observe, set_gauge, increment_gauge, decrement_gauge, timer, active)
 

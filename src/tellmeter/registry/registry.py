@@ -367,6 +367,15 @@ def get_metrics_registry() -> MetricsRegistry:
     return _process_registry
 
 
+def _new_lock() -> None:
+    global _process_lock
+    _process_lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):  # the thread that was making the registry is not in the child
+    os.register_at_fork(after_in_child=_new_lock)
+
+
 # Here, as it needs what is above; and not when the first page is read: who forks while a thread imports a module has a
 # child that waits for ever when it imports it, too.
 from . import page  # noqa: E402

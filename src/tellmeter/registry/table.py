@@ -102,8 +102,9 @@ class Table:
         if issubclass(type(name), str) and name:
             name = str.__str__(name)
             found = self.names.get(name) or self.from_catalogue(name)
-            if found is None and seconds:
-                found = self.names.get(_seconds_name(name)) or self.from_catalogue(_seconds_name(name))
+            if seconds and (found is None or found.type is not MetricType.HISTOGRAM):
+                timed = _seconds_name(name)
+                found = self.names.get(timed) or self.from_catalogue(timed) or found
             if found is None and kind is not None and not self.settings.strict:
                 found, fault = self._register_itself(name, kind, seconds=seconds)
             elif found is None:

@@ -299,3 +299,12 @@ def test_a_handler_that_registers_the_same_name_in_the_midst_has_the_same_metric
     registry.increment("calls", 1, {"a": "main"})
     assert values_of(registry, "calls") == {"a=handler": 1.0, "a=main": 1.0}
     assert len(registry.families()) == 1 and registry.families()[0].definition.description == "What it is"
+
+
+def test_a_timer_records_in_the_histogram_where_a_counter_has_the_bare_name(registry):
+    registry.increment("work")
+    registry.register_metric(define("work_seconds", "histogram"))
+    with registry.timer("work"):
+        pass
+    assert registry.get_metric_stats("work_seconds")["count"] == 1
+    assert metric_errors() == {}
