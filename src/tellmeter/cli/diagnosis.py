@@ -16,6 +16,7 @@ import msgspec
 
 from .. import __version__, config
 from ..errors import TellmeterError
+from ..registry.folder import Folder, Refused
 from ..sinks import sqlite_schema, urls
 from ..sinks.address import redact
 from ..usage import Usage
@@ -194,6 +195,13 @@ def _settings(env: Mapping[str, str], problems: list[Problem]) -> list[Setting]:
     for name, variable in (("sinks", config.SINKS_VARIABLE), ("store", config.STORE_VARIABLE)):
         if urls := [redact(url.strip()) for url in known.get(variable, "").split(",") if url.strip()]:
             found.append(Setting(name, ", ".join(urls), variable))
+    if folder := known.get(config.MULTIPROC_VARIABLE, "").strip():
+        found.append(Setting("metrics shared in", folder, config.MULTIPROC_VARIABLE))
+        try:
+            Folder(str(Path(folder).absolute())).exists()
+        except Refused as error:
+            told = f"{config.MULTIPROC_VARIABLE} = {folder}: {error}"
+            problems.append(Problem(told, "name another folder; until then each process keeps its metrics to itself"))
     return found
 
 

@@ -121,3 +121,12 @@ def test_an_sdk_that_is_not_hooked_is_a_problem(look, monkeypatch):
 def test_no_http_client_at_all(look, monkeypatch):
     monkeypatch.setattr(diagnosis, "_version", lambda name: None)
     assert any("no HTTP client that tellmeter hooks" in what for what in problems(look()))
+
+
+def test_the_folder_that_processes_share(look, tmp_path):
+    found = look(TELLMETER_MULTIPROC_DIR=str(tmp_path / "metrics"))
+    assert ("metrics shared in", str(tmp_path / "metrics")) in [(one.name, one.value) for one in found.settings]
+    assert found.problems == []
+    (tmp_path / "link").symlink_to(tmp_path)
+    (problem,) = look(TELLMETER_MULTIPROC_DIR=str(tmp_path / "link")).problems
+    assert "it is a link" in problem.what and "another folder" in problem.cure
