@@ -334,8 +334,10 @@ class ThreadLane:
         import random  # slow to import, and seldom needed
 
         longest = min(BACKOFF_LONGEST, BACKOFF_FIRST * 2.0 ** min(failures, 16))
+        # Not by the module's functions: a program that seeded them must get the numbers that it would get without us.
+        jitter = random.SystemRandom().uniform(0, longest)
         wished = after if after is not None and math.isfinite(after) and after > 0 else 0.0
-        until = time.monotonic() + max(random.uniform(0, longest), min(wished, RETRY_AFTER_LONGEST))
+        until = time.monotonic() + max(jitter, min(wished, RETRY_AFTER_LONGEST))
         with self._changed:
             while not self._given_up and (left := min(until, self._deadline) - time.monotonic()) > 0:
                 self._changed.wait(left)

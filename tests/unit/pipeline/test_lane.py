@@ -51,7 +51,7 @@ class Scripted:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(random, "uniform", lambda low, high: 0.0)
+    monkeypatch.setattr(random.SystemRandom, "uniform", lambda self, low, high: 0.0)
 
 
 def make(sink: Any, **settings: Any) -> ThreadLane:
@@ -287,3 +287,17 @@ def _raise_or_return(outcome: Any) -> Any:
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
+
+
+def test_waiting_for_another_attempt_takes_no_number_of_a_program_that_seeded_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()
+    random.seed(7)
+    before = random.getstate()
+    sink = Scripted(RetryLater(), RetryLater())
+    lane = make(sink)
+    lane.put(records(3))
+    assert lane.flush(soon())
+    assert random.getstate() == before
+    assert lane.stats().delivered == 3
