@@ -80,6 +80,7 @@ def test_an_object_whose_call_is_a_coroutine_function(watcher):
     assert list(wrapped(Generating(), watcher.open)(1)) == [1]
 
 
+@pytest.mark.filterwarnings("ignore:functools.partial will be a method:FutureWarning")  # 3.13, of a bare one too
 def test_what_is_no_method_in_a_class_does_not_become_one(watcher):
     class Holder:
         partial = wrapped(functools.partial(function, 1), watcher.open)
