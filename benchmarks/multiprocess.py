@@ -16,8 +16,8 @@ from pathlib import Path
 
 from _harness import Case, middle, per_act, per_call, ratio
 
-from tellmeter.registry.processes import Member
 from tellmeter.registry.registry import MetricsRegistry
+from tellmeter.registry.shared.processes import Member
 from tellmeter.registry.text import write
 
 LABELS = ("endpoint", "method", "status")

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tellmeter.registry.merging import Merged
-from tellmeter.registry.processes import Member
 from tellmeter.registry.registry import MetricsRegistry
+from tellmeter.registry.shared.merging import Merged
+from tellmeter.registry.shared.processes import Member
 
 # Says after each write how much of what it counted is on file.
 COUNTING = """
 import sys
-from tellmeter.registry.processes import Member
+from tellmeter.registry.shared.processes import Member
 from tellmeter.registry.registry import MetricsRegistry
 registry = MetricsRegistry()
 member = Member(registry, sys.argv[1])
@@ -34,7 +34,7 @@ while True:
 # Asks and adds up, until its input ends; says what it saw fall.
 ASKING = """
 import os, select, sys
-from tellmeter.registry.processes import Member
+from tellmeter.registry.shared.processes import Member
 from tellmeter.registry.registry import MetricsRegistry
 member = Member(MetricsRegistry(), sys.argv[1])
 seen = {}

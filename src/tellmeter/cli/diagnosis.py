@@ -16,7 +16,7 @@ import msgspec
 
 from .. import __version__, config
 from ..errors import TellmeterError
-from ..registry.folder import Folder, Refused
+from ..registry.shared.folder import Folder, Refused
 from ..sinks import sqlite_schema, urls
 from ..sinks.address import redact
 from ..usage import Usage

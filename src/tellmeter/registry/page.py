@@ -21,7 +21,7 @@ def page(registry: MetricsRegistry | None = None, *, openmetrics: bool = False) 
         yield from own_page(registry, openmetrics=openmetrics)
         return
     if os.environ.get(MULTIPROC_VARIABLE, "").strip():
-        from .processes import share
+        from .shared.processes import share
 
         member = share(own)
         if member is not None:

@@ -360,7 +360,7 @@ def get_metrics_registry() -> MetricsRegistry:
             if _process_registry is None:
                 made = MetricsRegistry()
                 if os.environ.get(MULTIPROC_VARIABLE, "").strip():
-                    from .processes import share
+                    from .shared.processes import share
 
                     share(made)
                 _process_registry = made

@@ -2,11 +2,11 @@ import os
 
 import pytest
 
-from tellmeter.registry import processes
 from tellmeter.registry import registry as module
 from tellmeter.registry.page import own_page, page
-from tellmeter.registry.processes import Member
 from tellmeter.registry.registry import MetricsRegistry, get_metrics_registry
+from tellmeter.registry.shared import processes
+from tellmeter.registry.shared.processes import Member
 from tests.support.metrics import read_page
 
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from tellmeter import counts
-from tellmeter.registry import folder as module
-from tellmeter.registry.folder import Folder, Foreign, Refused, new_name
+from tellmeter.registry.shared import folder as module
+from tellmeter.registry.shared.folder import Folder, Foreign, Refused, new_name
 
 NAME = "12-0123456789abcdef"
 OTHER = "13-0123456789abcdef"
@@ -146,7 +146,7 @@ def test_two_who_ask_at_the_same_time_do_not_see_each_other(folder):
 
 
 def test_a_killed_process_is_dead(folder):
-    code = "import sys, os; from tellmeter.registry.folder import Folder; Folder(sys.argv[1]).enter(sys.argv[2]); print(flush=True); sys.stdin.read()"
+    code = "import sys, os; from tellmeter.registry.shared.folder import Folder; Folder(sys.argv[1]).enter(sys.argv[2]); print(flush=True); sys.stdin.read()"
     child = subprocess.Popen(
         [sys.executable, "-c", code, folder.path, NAME], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )

@@ -1,8 +1,8 @@
 import logging
 
 from tellmeter import counts
-from tellmeter.registry import trouble as module
-from tellmeter.registry.trouble import trouble
+from tellmeter.registry.shared import trouble as module
+from tellmeter.registry.shared.trouble import trouble
 
 
 def test_every_time_is_counted_and_the_first_is_logged(monkeypatch, caplog):

@@ -8,11 +8,11 @@ import time
 import pytest
 
 from tellmeter import counts
-from tellmeter.registry import processes, trouble
-from tellmeter.registry.dead import FOLD_LOCK
-from tellmeter.registry.folder import Folder
-from tellmeter.registry.processes import Member
 from tellmeter.registry.registry import MetricsRegistry
+from tellmeter.registry.shared import processes, trouble
+from tellmeter.registry.shared.dead import FOLD_LOCK
+from tellmeter.registry.shared.folder import Folder
+from tellmeter.registry.shared.processes import Member
 from tellmeter.registry.text import write
 from tests.support.metrics import in_child, read_page
 
@@ -251,7 +251,7 @@ def test_label_sets_of_the_dead_are_bounded_by_the_registry(join, path):
 BEGIN = """
 import json, os, sys, threading, time
 from tellmeter.registry.page import page
-from tellmeter.registry.processes import write_now
+from tellmeter.registry.shared.processes import write_now
 from tellmeter.registry.registry import get_metrics_registry
 registry = get_metrics_registry()
 
@@ -383,9 +383,9 @@ os.close(write)
 def test_a_fork_amidst_adding_up_does_not_keep_the_others_from_it(child):
     assert child(
         """
-from tellmeter.registry import processes
-from tellmeter.registry.dead import FOLD_LOCK
-from tellmeter.registry.folder import Folder
+from tellmeter.registry.shared import processes
+from tellmeter.registry.shared.dead import FOLD_LOCK
+from tellmeter.registry.shared.folder import Folder
 registry.increment("c"); write_now()
 entered, leave = threading.Event(), threading.Event()
 def slow(folder, **options):

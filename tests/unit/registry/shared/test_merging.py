@@ -5,12 +5,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tellmeter import counts
-from tellmeter.registry import trouble
 from tellmeter.registry.definition import MetricDefinition, MetricType
-from tellmeter.registry.gathering import Gathering
-from tellmeter.registry.merging import merge
 from tellmeter.registry.registry import MetricsRegistry
-from tellmeter.registry.snapshot import Snapshot, decode, encode
+from tellmeter.registry.shared import trouble
+from tellmeter.registry.shared.gathering import Gathering
+from tellmeter.registry.shared.merging import merge
+from tellmeter.registry.shared.snapshot import Snapshot, decode, encode
 from tellmeter.registry.text import write
 from tests.support.metrics import read_page
 

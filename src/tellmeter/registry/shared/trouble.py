@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable
 
-from ..counts import count
+from ...counts import count
 
 logger = logging.getLogger(__name__)
 

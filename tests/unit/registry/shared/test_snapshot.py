@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tellmeter.registry.definition import GAUGE_MODES, MetricDefinition, MetricType
-from tellmeter.registry.snapshot import (
+from tellmeter.registry.shared.snapshot import (
     BadSnapshot,
     OtherVersion,
     Part,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .definition import MetricDefinition, MetricType
+from ..definition import MetricDefinition, MetricType
+from ..family import OVERFLOW
 from .exact import exact_sum
-from .family import OVERFLOW
 from .snapshot import Part, Row, Snapshot, definition_of, encode_part
 from .trouble import trouble
 

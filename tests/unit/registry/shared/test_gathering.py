@@ -1,9 +1,9 @@
 import pytest
 
 from tellmeter.registry.definition import MetricDefinition, MetricType
-from tellmeter.registry.gathering import Gathering
 from tellmeter.registry.registry import MetricsRegistry
-from tellmeter.registry.snapshot import Row, Snapshot, decode, definition_of, encode
+from tellmeter.registry.shared.gathering import Gathering
+from tellmeter.registry.shared.snapshot import Row, Snapshot, decode, definition_of, encode
 
 
 @pytest.fixture

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from .definition import MetricDefinition
-from .family import Family
-from .series import Counter, Gauge, Histogram, _Zero
+from ..definition import MetricDefinition
+from ..family import Family
+from ..series import Counter, Gauge, Histogram, _Zero
 from .snapshot import encode_part
 
 if TYPE_CHECKING:
-    from .registry import MetricsRegistry
+    from ..registry import MetricsRegistry
 
 
 class Gathering:

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from .definition import MetricDefinition, MetricType
+from ..definition import MetricDefinition, MetricType
+from ..family import _go_float
+from ..labels import escape, label_text
+from ..names import clean_label
+from ..series import Exemplar
 from .exact import rounded_sum
-from .family import _go_float
-from .labels import escape, label_text
-from .names import clean_label
-from .series import Exemplar
 from .snapshot import Part, Row, Snapshot, definition_of
 from .trouble import trouble
 

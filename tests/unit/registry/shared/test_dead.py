@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from tellmeter import counts
-from tellmeter.registry import dead, trouble
-from tellmeter.registry.dead import DEAD, fold, read_others
 from tellmeter.registry.definition import MetricDefinition, MetricType
-from tellmeter.registry.folder import Folder
-from tellmeter.registry.merging import merge
-from tellmeter.registry.processes import Member
 from tellmeter.registry.registry import MetricsRegistry
+from tellmeter.registry.shared import dead, trouble
+from tellmeter.registry.shared.dead import DEAD, fold, read_others
+from tellmeter.registry.shared.folder import Folder
+from tellmeter.registry.shared.merging import merge
+from tellmeter.registry.shared.processes import Member
 
 
 class Crash(BaseException):

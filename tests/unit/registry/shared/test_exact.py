@@ -4,7 +4,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tellmeter.registry.exact import exact_sum, rounded_sum
+from tellmeter.registry.shared.exact import exact_sum, rounded_sum
 
 NUMBERS = st.lists(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e300, max_value=1e300), max_size=20)
 

@@ -18,18 +18,18 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..config import MULTIPROC_VARIABLE
-from ..guard import guarded
+from ...config import MULTIPROC_VARIABLE
+from ...guard import guarded
+from ..forks import write_last
 from .dead import FOLD_LOCK, fold, read_others
 from .folder import Folder, Refused, new_name
-from .forks import write_last
 from .gathering import Gathering
 from .merging import Merged, merge
 from .snapshot import Snapshot, decode, encode
 from .trouble import trouble
 
 if TYPE_CHECKING:
-    from .registry import MetricsRegistry
+    from ..registry import MetricsRegistry
 
 SECONDS = 1.0
 _FOLD_TURNS = 10  # a service that nobody scrapes must not collect files

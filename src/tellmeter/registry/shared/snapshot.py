@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from .definition import MetricDefinition
+from ..definition import MetricDefinition
 
 VERSION = 1
 _MAGIC = b"tmsnap\r\n"
