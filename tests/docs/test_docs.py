@@ -75,7 +75,10 @@ def environment(simulator, tmp_path):
     }
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+PYTHON_PAGES = [page for page in PAGES if any(block.kind == "python" for block in blocks(page))]
+
+
+@pytest.mark.parametrize("page", PYTHON_PAGES, ids=name)
 def test_python_blocks_run(page, environment, tmp_path):
     program = []
     for block in blocks(page):
@@ -84,8 +87,6 @@ def test_python_blocks_run(page, environment, tmp_path):
             program.append(_execution(block))
             if block.file:
                 (tmp_path / block.file).write_text(block.text, "utf-8")
-    if not program:
-        pytest.skip("no Python on this page")
     run = subprocess.run(
         [sys.executable, "-W", "error", "-"],
         input="\n".join(program),

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.exchanges import SHARED
+from tests.support.exchanges import SHARED, need_shared
 
 GUIDES = {"002": SHARED / "seeds" / "002_a959a5bae2dceff4.txt", "003": SHARED / "seeds" / "003_e1ea7cb610df1312.txt"}
 OURS = re.compile(r"^from (observability|metrics_logger|tldw_Server_API\.app\.core\.Metrics) import", re.MULTILINE)
@@ -315,13 +315,8 @@ NOT_ABOUT_METRICS = {"002": {24}, "003": {6, 7, 14, 15, 16}}
 
 @cache
 def blocks(guide):
-    file = GUIDES[guide]
-    if not file.exists():
-        reason = f"no {file.name} (set TELLMETER_SHARED)"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return re.findall(r"^```python\n(.*?)^```", file.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    need_shared(GUIDES[guide])
+    return re.findall(r"^```python\n(.*?)^```", GUIDES[guide].read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.guide}-{case.block}")

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import pytest
 from tellmeter.serve.dashboards import dashboard, names
 from tellmeter.serve.rules import Limits, alerts, rule_groups, select
 from tellmeter.serve.rules_text import rules_text
+from tests.support.exchanges import SHARED, need_shared
 from tests.support.ports import free_port
 from tests.support.prometheus import Prometheus
 from tests.support.servers import require
@@ -28,8 +28,10 @@ from tests.support.servers import require
 pytestmark = [pytest.mark.heavy]
 
 ROOT = Path(__file__).parents[2]
-SEEDS = ROOT.parent / "shared" / "seeds"
+SEEDS = SHARED / "seeds"
 ROUNDS = 40
+SCRAPES = 10  # that see the load
+CHAIN = 4  # evaluations until a rule of a rule of a rule has seen its end
 
 # What the guides print, and the seed that prints it.
 GUIDES = {
@@ -137,10 +139,11 @@ def prometheus(tmp_path_factory):
         # What there is before the load: Prometheus must know every series, and every rule of another rule.
         for known in ("request_count", "job_provider_model:llm_requests:rate5m", "job_cache:cache_hits:ratio_rate5m"):
             server.until(lambda known=known: server.query(known), bool)
-        load(f"http://127.0.0.1:{port}/round")
+        load(server, f"http://127.0.0.1:{port}/round")
         done = 10 * (ROUNDS + 1)
         server.until(lambda: server.value('sum(request_count{endpoint="/query"})'), lambda found: found == done)
-        time.sleep(1)  # a few scrapes and evaluations more, so that all rules saw the end
+        for _ in range(CHAIN):
+            server.evaluated()
         yield server
         assert application.poll() is None, (folder / "server.log").read_text()
     finally:
@@ -150,14 +153,17 @@ def prometheus(tmp_path_factory):
         log.close()
 
 
-def load(url):
+def load(server, url):
+    """Play all rounds, a few between one scrape and the next."""
+
     def ask(_):
-        time.sleep(0.1)  # so that the load lasts for several scrapes
         with urllib.request.urlopen(url, timeout=30) as answer:
             return answer.read()
 
     with ThreadPoolExecutor(2) as pool:
-        assert set(pool.map(ask, range(ROUNDS))) == {b"played"}
+        for _ in range(SCRAPES):
+            assert set(pool.map(ask, range(ROUNDS // SCRAPES))) == {b"played"}
+            server.scraped()
 
 
 def ask(prometheus, query):
@@ -191,8 +197,7 @@ def printed(text):
 
 
 def test_the_list_above_is_what_the_guides_print():
-    if not SEEDS.is_dir():
-        pytest.skip("the guides are not here")
+    need_shared(SEEDS)
     found = {}
     for path in sorted(SEEDS.glob("*.txt")):
         text = path.read_text("utf-8")

@@ -40,10 +40,15 @@ class Recorded:
 
 
 def need_exchanges() -> None:
-    """Skip where the recordings are not there; fail in CI, where they are."""
-    if EXCHANGES.is_dir():
+    """As `need_shared`, of the recordings."""
+    need_shared(EXCHANGES)
+
+
+def need_shared(path: Path) -> None:
+    """Skip where what is no part of the project is not there; fail in CI, where it is."""
+    if path.exists():
         return
-    reason = f"no recorded exchanges at {EXCHANGES.name} (set TELLMETER_SHARED)"
+    reason = f"{path.name} is not here (set TELLMETER_SHARED)"
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)

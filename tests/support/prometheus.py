@@ -76,6 +76,24 @@ class Prometheus:
             time.sleep(0.05)
         raise AssertionError(f"not right in {seconds} s: {last!r}")
 
+    def scraped(self) -> None:
+        """Wait for the next scrape."""
+        before = self._last_scrape()
+        self.until(self._last_scrape, lambda now: now != before)
+
+    def evaluated(self) -> None:
+        """Wait for the next scrape, and until every rule was evaluated after it."""
+        self.scraped()
+        before = self._evaluations()
+        self.until(self._evaluations, lambda now: all(now[name] != last for name, last in before.items()))
+
+    def _last_scrape(self) -> str:
+        (target,) = self.get("targets")["activeTargets"]
+        return str(target["lastScrape"])
+
+    def _evaluations(self) -> dict[str, str]:
+        return {group["name"]: group["lastEvaluation"] for group in self.get("rules")["groups"]}
+
     def close(self) -> None:
         self._process.kill()
         self._process.wait(10)

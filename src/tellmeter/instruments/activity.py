@@ -9,7 +9,7 @@ from typing import Any, overload
 from ..process import is_switched_off
 from ..registry.registry import MetricsRegistry
 from ..registry.series import Gauge, Histogram
-from .instrument import Instrument, LabelExtractor, Labels, base_name, is_function
+from .instrument import Instrument, LabelExtractor, Labels, Named, is_function
 from .wrapping import F, Observation, Open
 
 clock = time.perf_counter
@@ -34,22 +34,11 @@ class _Activity(Observation):
             self._gauge.dec()
 
 
-class ActiveCalls(Instrument):
+class ActiveCalls(Named):
     """A decorator and block during which a gauge is one higher."""
 
-    def __init__(
-        self,
-        name: Any,
-        labels: Labels,
-        label_extractor: LabelExtractor | None,
-        registry: MetricsRegistry | None,
-    ) -> None:
-        super().__init__(labels, label_extractor, registry)
-        self._name = name
-
     def _opener(self, function: Callable[..., Any] | None) -> Open:
-        name, base = self._name, base_name(function)
-        metric = self._gauge(f"{base}_active" if name is None and base is not None else name)
+        metric = self._gauge(self._name_for(function, "_active"))
         extract = self._of_call(function)
 
         def open_activity(function: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation | None:

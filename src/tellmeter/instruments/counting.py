@@ -7,28 +7,15 @@ from typing import Any, overload
 
 from ..process import is_switched_off
 from ..registry.registry import MetricsRegistry
-from .instrument import Instrument, LabelExtractor, Labels, base_name, is_function
+from .instrument import Instrument, LabelExtractor, Labels, Named, is_function
 from .wrapping import F, Open
 
 
-class CallCount(Instrument):
+class CallCount(Named):
     """A decorator and block that counts what begins."""
 
-    def __init__(
-        self,
-        metric_name: Any,
-        labels: Labels,
-        label_extractor: LabelExtractor | None,
-        registry: MetricsRegistry | None,
-    ) -> None:
-        super().__init__(labels, label_extractor, registry)
-        self._name = metric_name
-
     def _opener(self, function: Callable[..., Any] | None) -> Open:
-        name, base = self._name, base_name(function)
-        if name is None and base is not None:
-            name = f"{base}_calls_total"
-        metric = self._counter(name)
+        metric = self._counter(self._name_for(function, "_calls_total"))
         extract = self._of_call(function)
 
         def count_call(function: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, overload
 from ..process import is_switched_off
 from ..registry.registry import MetricsRegistry
 from ..registry.series import Histogram
-from .instrument import Instrument, LabelExtractor, Labels, base_name, is_function
+from .instrument import Instrument, LabelExtractor, Labels, Named, is_function
 from .wrapping import F, Observation, Open
 
 clock = time.perf_counter
@@ -28,7 +28,7 @@ class _Timing(Observation):
         self._series.observe(clock() - self._started)
 
 
-class Duration(Instrument):
+class Duration(Named):
     """A decorator and block whose seconds are recorded in a histogram. A generator lasts until it is exhausted."""
 
     def __init__(
@@ -41,16 +41,12 @@ class Duration(Instrument):
         suffix: str = "",
         buckets: Sequence[float] | None = None,
     ) -> None:
-        super().__init__(labels, label_extractor, registry)
-        self._name = metric_name
+        super().__init__(metric_name, labels, label_extractor, registry)
         self._suffix = suffix  # of the name that a function gives
         self._buckets = buckets
 
     def _opener(self, function: Callable[..., Any] | None) -> Open:
-        name, base = self._name, base_name(function)
-        if name is None and base is not None:
-            name = base + self._suffix
-        metric = self._histogram(name, seconds=True, buckets=self._buckets)
+        metric = self._histogram(self._name_for(function, self._suffix), seconds=True, buckets=self._buckets)
         extract = self._of_call(function)
 
         def open_timing(function: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Observation | None:

@@ -10,7 +10,7 @@ from typing import Any, overload
 
 from ..process import is_switched_off
 from ..registry.registry import MetricsRegistry
-from .instrument import Extract, Instrument, LabelExtractor, Labels, function_name, is_function
+from .instrument import Extract, Instrument, LabelExtractor, Labels, Named, function_name, is_function
 from .metric import CounterMetric
 from .wrapping import ERROR, F, Observation, Open
 
@@ -52,7 +52,7 @@ class _Watch(Observation):
             logger.error("%s at %s", kind, ", ".join(places))
 
 
-class ErrorCount(Instrument):
+class ErrorCount(Named):
     """A decorator and block that counts what raises; what is cancelled is no error."""
 
     def __init__(
@@ -64,8 +64,7 @@ class ErrorCount(Instrument):
         *,
         trace: bool,
     ) -> None:
-        super().__init__(labels, label_extractor, registry)
-        self._name = metric_name
+        super().__init__(metric_name, labels, label_extractor, registry)
         self._trace = trace
 
     def _opener(self, function: Callable[..., Any] | None) -> Open:

@@ -82,6 +82,24 @@ class Instrument(Block):
         )
 
 
+class Named(Instrument):
+    """An instrument with one metric, whose name is given, or that of the function and a suffix."""
+
+    def __init__(
+        self,
+        name: Any,
+        labels: Labels = None,
+        label_extractor: LabelExtractor | None = None,
+        registry: MetricsRegistry | None = None,
+    ) -> None:
+        super().__init__(labels, label_extractor, registry)
+        self._name = name
+
+    def _name_for(self, function: Callable[..., Any] | None, suffix: str) -> Any:
+        base = base_name(function) if self._name is None else None
+        return self._name if base is None else f"{base}{suffix}"
+
+
 def _no_function() -> None:
     """What a block is said to be of."""
 

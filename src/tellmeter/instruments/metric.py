@@ -9,18 +9,16 @@ from typing import Any, Generic, TypeVar
 from ..counts import count
 from ..errors import MetricError
 from ..registry.definition import MetricDefinition, MetricType
-from ..registry.family import VALUE_LENGTH, CounterFamily, Family, Settings
+from ..registry.family import VALUE_LENGTH, Family
 from ..registry.labels import clean_value, label_names
-from ..registry.names import exposed_name
-from ..registry.nowhere import NO_GAUGE, NO_HISTOGRAM
+from ..registry.names import seconds_name
+from ..registry.nowhere import NO_COUNTER, NO_GAUGE, NO_HISTOGRAM
 from ..registry.registry import MetricsRegistry, get_metrics_registry
 from ..registry.series import Counter, Gauge, Histogram, Series
 
 S = TypeVar("S", bound=Series)
 
 MOST_BOUND = 100  # series kept at hand; an exception's class, which may be made at run time, is one of their labels
-
-NO_COUNTER = CounterFamily(MetricDefinition("nowhere", MetricType.COUNTER), Settings(1, strict=False)).labels()
 
 # Names that decorators registered: metrics that get the labels of all decorators that share them.
 _ours: weakref.WeakKeyDictionary[MetricsRegistry, set[str]] = weakref.WeakKeyDictionary()
@@ -140,10 +138,7 @@ class Metric(Generic[S]):
     def _known_or_new(self, registry: MetricsRegistry, name: str, names: Mapping[str, Any]) -> Family[S] | None:
         table = registry._table
         labels = label_names(names, reserved=("le",) if self.kind is MetricType.HISTOGRAM else ())
-        found = table.names.get(name) or table.from_catalogue(name)
-        if found is None and self._seconds:
-            exposed = _seconds_name(name)
-            found = table.names.get(exposed) or table.from_catalogue(exposed)
+        found = table.look_up(name, seconds=self._seconds)
         if found is None:
             return self._registered(registry, labels)
         if found.series_kind is not type(self.nowhere):
@@ -165,7 +160,7 @@ class Metric(Generic[S]):
             unit="seconds" if seconds else "",
             labels=labels,
             buckets=self._buckets,
-            exposed=_seconds_name(self.name) if self._seconds else "",
+            exposed=seconds_name(self.name) if self._seconds else "",
         )
         registry.register_metric(definition)
         _ours.setdefault(registry, set()).add(definition.name)
@@ -202,8 +197,3 @@ class HistogramMetric(Metric[Histogram]):
     __slots__ = ()
     kind = MetricType.HISTOGRAM
     nowhere = NO_HISTOGRAM
-
-
-def _seconds_name(name: str) -> str:
-    exposed = exposed_name(name, "", "histogram")
-    return exposed if exposed.endswith("_seconds") else f"{exposed}_seconds"

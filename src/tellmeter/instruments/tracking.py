@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from ..process import is_switched_off
 from ..registry.registry import MetricsRegistry
-from .instrument import Instrument, LabelExtractor, Labels, base_name, is_function
+from .instrument import Instrument, LabelExtractor, Labels, Named, is_function
 from .metric import CounterMetric, HistogramMetric
 from .wrapping import ERROR, F, Observation, Open
 
@@ -36,7 +36,7 @@ class _Tracked(Observation):
             self._errors.series(type(error).__name__, self._extracted).inc()
 
 
-class Tracking(Instrument):
+class Tracking(Named):
     """A decorator and block with up to three metrics; a name of None is given by the function, "" is none."""
 
     def __init__(
@@ -49,12 +49,11 @@ class Tracking(Instrument):
         label_extractor: LabelExtractor | None,
         registry: MetricsRegistry | None,
     ) -> None:
-        super().__init__(labels, label_extractor, registry)
-        self._name = name
+        super().__init__(name, labels, label_extractor, registry)
         self._names = calls, durations, errors
 
     def _opener(self, function: Callable[..., Any] | None) -> Open:
-        base = base_name(function) if self._name is None else self._name
+        base = self._name_for(function, "")
 
         def named(given: str | None, suffix: str) -> Any:
             return f"{base}{suffix}" if given is None and base is not None else given

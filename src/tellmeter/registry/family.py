@@ -13,7 +13,7 @@ from ..cleaning import MODEL_LENGTH
 from ..counts import count
 from ..errors import MetricError
 from .definition import MetricDefinition
-from .labels import escape, label_names, label_text, sorted_out
+from .labels import bucket_labels, help_text, label_names, label_text, sorted_out
 from .series import Activity, Counter, Gauge, Histogram, Series, Timer
 
 S = TypeVar("S", bound=Series)
@@ -79,9 +79,9 @@ class Family(Generic[S]):
         self.definition = definition
         self.exposed = definition.exposed
         self.type = definition.type
-        self.help = escape(definition.description or f"{self.name} (no description was given)", quote=False)
+        self.help = help_text(definition)
         self.bounds: tuple[float, ...] = tuple(definition.buckets or ())
-        self.les: tuple[str, ...] = (*map(_go_float, self.bounds), "+Inf")
+        self.les: tuple[str, ...] = bucket_labels(self.bounds)
         self.number = len(definition.labels)
         self.get: Any = itemgetter(*definition.labels) if definition.labels else _no_labels
         if not definition.labels and not self.undefined:
@@ -239,14 +239,3 @@ def _exactly(declared: Sequence[str], labels: Any, values: tuple[str, ...]) -> b
         )
     except Exception:  # a mapping with a mind of its own
         return False
-
-
-def _go_float(bound: float) -> str:
-    """A bucket's bound as Go writes it, which is how Prometheus compares them: 0.5, 10.0, 1e+06."""
-    shown = repr(bound)
-    whole, _, rest = shown.lstrip("-").partition(".")
-    if "e" in shown or len(whole) < 7:
-        return shown
-    digits = (whole[1:] + rest).rstrip("0")
-    sign = "-" if bound < 0 else ""
-    return f"{sign}{whole[0]}{'.' if digits else ''}{digits}e+{len(whole) - 1:02d}"

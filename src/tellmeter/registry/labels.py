@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .definition import MetricDefinition
 from .names import clean_label
 
 # A newline or tab in a value is fine, and written as it must be; other control characters and lone surrogates are not.
@@ -77,3 +78,24 @@ def escape(text: str, *, quote: bool) -> str:
 def label_text(names: Sequence[str], values: Sequence[str]) -> str:
     """Labels as a page writes them between the braces."""
     return ",".join(f'{name}="{escape(value, quote=True)}"' for name, value in zip(names, values, strict=True))
+
+
+def help_text(definition: MetricDefinition) -> str:
+    """What a metric's HELP line says, escaped as text 0.0.4 wants it; promtool asks for one on every metric."""
+    return escape(definition.description or f"{definition.name} (no description was given)", quote=False)
+
+
+def bucket_labels(bounds: Sequence[float]) -> tuple[str, ...]:
+    """The values of `le` for a histogram's buckets, the one above all bounds included."""
+    return (*map(_go_float, bounds), "+Inf")
+
+
+def _go_float(bound: float) -> str:
+    """A bucket's bound as Go writes it, which is how Prometheus compares them: 0.5, 10.0, 1e+06."""
+    shown = repr(bound)
+    whole, _, rest = shown.lstrip("-").partition(".")
+    if "e" in shown or len(whole) < 7:
+        return shown
+    digits = (whole[1:] + rest).rstrip("0")
+    sign = "-" if bound < 0 else ""
+    return f"{sign}{whole[0]}{'.' if digits else ''}{digits}e+{len(whole) - 1:02d}"

@@ -107,6 +107,12 @@ def otlp_name(name: str, unit: str, kind: str) -> str:
     return shorter or name
 
 
+def seconds_name(name: str) -> str:
+    """What a timer's metric is called on /metrics that nobody defined: its name, and the unit."""
+    exposed = exposed_name(name, "", "histogram")
+    return exposed if exposed.endswith("_seconds") else f"{exposed}_seconds"
+
+
 def exposed_name(name: str, unit: str, kind: str) -> str:
     """What a metric recorded as `name` is called on /metrics.
 

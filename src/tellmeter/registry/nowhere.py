@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .definition import MetricDefinition, MetricType
-from .family import GaugeFamily, HistogramFamily, Settings
+from .family import CounterFamily, GaugeFamily, HistogramFamily, Settings
 from .series import Activity, Timer
 
 _settings = Settings(1, strict=False)
+NO_COUNTER = CounterFamily(MetricDefinition("nowhere", MetricType.COUNTER), _settings).labels()
 NO_GAUGE = GaugeFamily(MetricDefinition("nowhere", MetricType.GAUGE), _settings).labels()
 NO_HISTOGRAM = HistogramFamily(MetricDefinition("nowhere", MetricType.HISTOGRAM), _settings).labels()
 # Shared by all blocks that use them: what one of them notes, nobody reads.

@@ -140,15 +140,14 @@ class MetricsRegistry:
     ) -> F:
         with self._settings.lock:
             given = labels is not None or description or buckets is not None
-            known: Family[Any] | None = self._table.names.get(name)
-            if known is None and not given:
-                known = self._table.from_catalogue(name)
+            table = self._table
+            known: Family[Any] | None = table.names.get(name) if given else table.look_up(name)
             if known is None or given:
                 definition = MetricDefinition(name, kind, description, unit, labels or (), buckets)
                 if known is None:
-                    known = self._table.add(definition, undefined=labels is None)
+                    known = table.add(definition, undefined=labels is None)
                 elif labels is not None or not known.definition.labels:
-                    self._table.register(definition, undefined=labels is None)
+                    table.register(definition, undefined=labels is None)
             if not isinstance(known, wanted):
                 raise MetricError(f"metric {name!r} is a {known.type.value}, not a {kind.value}")
             return known
@@ -163,29 +162,33 @@ class MetricsRegistry:
 
     def slow_increment(self, name: str, value: float, labels: Labels) -> None:
         """Add to a counter (or an up_down_counter) that is unknown, watched, strict or wrongly labelled."""
-        family = self._table.find(name, MetricType.COUNTER)
-        if family is not None and family.type is MetricType.UP_DOWN_COUNTER:
-            self.slow_add(name, value, labels)
-        elif family is not None and self._acceptable(family, value, negative=False):
-            self._call(family, "inc", name, value, labels)
+        self._record(MetricType.COUNTER, "inc", name, value, labels)
 
     def slow_observe(self, name: str, value: float, labels: Labels) -> None:
         """As `slow_increment`, for a histogram."""
-        family = self._table.find(name, MetricType.HISTOGRAM)
-        if family is not None and self._acceptable(family, value):
-            self._call(family, "observe", name, value, labels)
+        self._record(MetricType.HISTOGRAM, "observe", name, value, labels)
 
     def slow_set(self, name: str, value: float, labels: Labels) -> None:
         """As `slow_increment`, for a gauge that is set."""
-        family = self._table.find(name, MetricType.GAUGE)
-        if family is not None and self._acceptable(family, value):
-            self._call(family, "set", name, value, labels)
+        self._record(MetricType.GAUGE, "set", name, value, labels)
 
     def slow_add(self, name: str, value: float, labels: Labels) -> None:
         """As `slow_increment`, for a gauge that is added to."""
-        family = self._table.find(name, MetricType.GAUGE)
-        if family is not None and self._acceptable(family, value):
-            self._call(family, "inc", name, value, labels)
+        self._record(MetricType.GAUGE, "inc", name, value, labels)
+
+    def _record(self, kind: MetricType, method: str, name: str, value: float, labels: Labels) -> None:
+        family = self._table.find(name, kind)
+        if family is None:
+            return
+        if self._settings.strict:  # elsewhere the series counts what it cannot record
+            fault = fault_of(value, negative=family.type is not MetricType.COUNTER)
+            if fault is not None:
+                raise MetricError(f"{family.name}: a value is {fault.replace('_', ' ')}")
+        series = family.find(labels)
+        if family.callbacks:
+            getattr(series, method)(value, name=name)
+        else:
+            getattr(series, method)(value)
 
     def timed(self, name: str, labels: Labels) -> Histogram:
         """The series that a timer records in; one that nobody reads where there can be none."""
@@ -198,21 +201,6 @@ class MetricsRegistry:
         family = self._table.find(name, MetricType.GAUGE)
         found: Gauge = NO_GAUGE if family is None else family.find(labels)
         return found
-
-    def _call(self, family: Family[Any], method: str, name: str, value: Any, labels: Labels) -> None:
-        series = family.find(labels)
-        if family.callbacks:
-            getattr(series, method)(value, name=name)
-        else:
-            getattr(series, method)(value)
-
-    def _acceptable(self, family: Family[Any], value: Any, *, negative: bool = True) -> bool:
-        """Whether to record it; what cannot be is counted by the series, but raised by a strict registry."""
-        if self._settings.strict:
-            fault = fault_of(value, negative=negative)
-            if fault is not None:
-                raise MetricError(f"{family.name}: a value is {fault.replace('_', ' ')}")
-        return True
 
     # ------------------------------------------------------------------ callbacks, sources, refreshers
 

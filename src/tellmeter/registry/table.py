@@ -12,7 +12,7 @@ from ..errors import MetricError
 from .catalogue import known
 from .definition import MetricDefinition, MetricType, differences
 from .family import Callback, CounterFamily, Family, GaugeFamily, HistogramFamily, Settings
-from .names import NAME_LENGTH, exposed_name
+from .names import NAME_LENGTH, seconds_name
 from .series import Series
 from .watching import watch
 
@@ -101,10 +101,7 @@ class Table:
         fault = "invalid_name"
         if issubclass(type(name), str) and name:
             name = str.__str__(name)
-            found = self.names.get(name) or self.from_catalogue(name)
-            if seconds and (found is None or found.type is not MetricType.HISTOGRAM):
-                timed = _seconds_name(name)
-                found = self.names.get(timed) or self.from_catalogue(timed) or found
+            found = self.look_up(name, seconds=seconds)
             if found is None and kind is not None and not self.settings.strict:
                 found, fault = self._register_itself(name, kind, seconds=seconds)
             elif found is None:
@@ -119,7 +116,18 @@ class Table:
         count("metric_errors", f"{told}:{fault}")
         return None
 
-    def from_catalogue(self, name: str) -> Family[Any] | None:
+    def look_up(self, name: str, *, seconds: bool = False) -> Family[Any] | None:
+        """The metric that `name` means, if there is one, here or in the catalogue; nothing registers itself.
+
+        `seconds`: a timer asks, whose metric may be called with its unit.
+        """
+        found = self.names.get(name) or self._from_catalogue(name)
+        if seconds and (found is None or found.type is not MetricType.HISTOGRAM):
+            timed = seconds_name(name)
+            found = self.names.get(timed) or self._from_catalogue(timed) or found
+        return found
+
+    def _from_catalogue(self, name: str) -> Family[Any] | None:
         """The metric of the catalogue that `name` means, registered now."""
         definition = known(name)
         if definition is None:
@@ -138,7 +146,7 @@ class Table:
                 return found, ""
             if self._undefined >= MAX_UNDEFINED:
                 return None, "too_many"
-            exposed = _seconds_name(name) if seconds else ""
+            exposed = seconds_name(name) if seconds else ""
             try:
                 definition = MetricDefinition(name, kind, unit="seconds" if seconds else "", exposed=exposed)
                 family = self.add(definition, undefined=True)
@@ -163,8 +171,3 @@ class Table:
 def _fits(found: MetricType, wanted: MetricType) -> bool:
     both = {found, wanted}
     return len(both) == 1 or (MetricType.UP_DOWN_COUNTER in both and MetricType.HISTOGRAM not in both)
-
-
-def _seconds_name(name: str) -> str:
-    exposed = exposed_name(name, "", "histogram")
-    return exposed if exposed.endswith("_seconds") else f"{exposed}_seconds"

@@ -8,7 +8,7 @@ from tellmeter import counts
 from tellmeter.errors import MetricError
 from tellmeter.registry import family as family_module
 from tellmeter.registry.definition import MetricDefinition
-from tellmeter.registry.family import OVERFLOW, VALUE_LENGTH, CounterFamily, HistogramFamily, _go_float
+from tellmeter.registry.family import OVERFLOW, VALUE_LENGTH, CounterFamily, HistogramFamily
 from tellmeter.registry.registry import MetricsRegistry
 from tests.support.hostile import BROKEN, VALUES, Liar
 from tests.support.metrics import values_of
@@ -339,26 +339,6 @@ def test_families_record_by_themselves_as_their_series_without_labels_does(regis
     assert registry.get_metric_stats("h")["count"] == 2
     assert label_errors() == {"h:missing": 1}
     assert isinstance(spread, HistogramFamily)
-
-
-@pytest.mark.parametrize(
-    ("bound", "text"),
-    [
-        (0.005, "0.005"),
-        (1.0, "1.0"),
-        (100000.0, "100000.0"),
-        (1e6, "1e+06"),
-        (1234567.0, "1.234567e+06"),
-        (1234567.5, "1.2345675e+06"),
-        (-2.5e7, "-2.5e+07"),
-        (4.0**15, "1.073741824e+09"),
-        (1e16, "1e+16"),
-        (1e-7, "1e-07"),
-    ],
-)
-def test_bounds_are_written_as_prometheus_compares_them(bound, text):
-    assert _go_float(bound) == text
-    assert float(text) == bound
 
 
 def test_an_optional_label_may_be_missing_and_no_other():

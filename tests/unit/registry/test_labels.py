@@ -5,7 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tellmeter.registry.labels import clean_value, escape, label_names, label_text, sorted_out
+from tellmeter.registry.definition import MetricDefinition
+from tellmeter.registry.labels import (
+    bucket_labels,
+    clean_value,
+    escape,
+    help_text,
+    label_names,
+    label_text,
+    sorted_out,
+)
 from tests.support.hostile import BROKEN, LIMIT, VALUES, Colour, Liar
 
 
@@ -81,3 +90,28 @@ def test_escapes_are_those_of_the_text_formats():
 def test_labels_are_written_in_order_between_quotes():
     assert label_text(("a", "b"), ('x"y', "")) == 'a="x\\"y",b=""'
     assert label_text((), ()) == ""
+
+
+@pytest.mark.parametrize(
+    ("bound", "text"),
+    [
+        (0.005, "0.005"),
+        (1.0, "1.0"),
+        (100000.0, "100000.0"),
+        (1e6, "1e+06"),
+        (1234567.0, "1.234567e+06"),
+        (1234567.5, "1.2345675e+06"),
+        (-2.5e7, "-2.5e+07"),
+        (4.0**15, "1.073741824e+09"),
+        (1e16, "1e+16"),
+        (1e-7, "1e-07"),
+    ],
+)
+def test_bounds_are_written_as_prometheus_compares_them(bound, text):
+    assert bucket_labels([bound]) == (text, "+Inf")
+    assert float(text) == bound
+
+
+def test_every_metric_has_a_help_line():
+    assert help_text(MetricDefinition("jobs", "counter", "a\\b\nc")) == "a\\\\b\\nc"
+    assert help_text(MetricDefinition("jobs", "counter")).startswith("jobs ")

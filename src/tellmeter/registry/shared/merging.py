@@ -7,8 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..definition import MetricDefinition, MetricType
-from ..family import _go_float
-from ..labels import escape, label_text
+from ..labels import bucket_labels, help_text, label_text
 from ..names import clean_label
 from ..series import Exemplar
 from .exact import rounded_sum
@@ -73,7 +72,7 @@ class Merged:
         self.definition = definition
         self.exposed = definition.exposed
         self.type = definition.type
-        self.help = escape(definition.description or f"{definition.name} (no description was given)", quote=False)
+        self.help = help_text(definition)
         self.les = _les(tuple(definition.buckets or ()))
         self.labels: tuple[str, ...] = tuple(definition.labels)
         gauge = definition.type in (MetricType.GAUGE, MetricType.UP_DOWN_COUNTER)
@@ -214,4 +213,4 @@ def _text(names: tuple[str, ...], values: tuple[str, ...]) -> str:
 
 @lru_cache(maxsize=1024)
 def _les(bounds: tuple[float, ...]) -> tuple[str, ...]:
-    return (*map(_go_float, bounds), "+Inf")
+    return bucket_labels(bounds)
