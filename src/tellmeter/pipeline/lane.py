@@ -13,7 +13,6 @@ from ..context import suppressed
 from ..guard import guarded, note
 from ..records import AgentMetrics
 from .ledger import SinkStats
-from .lifecycle import hook_exit
 from .outcome import Delivered, Outcome, Partial, Rejected, RetryLater, TooLarge
 
 ATTEMPT_SECONDS = 10.0
@@ -236,7 +235,6 @@ class ThreadLane:
     def _start(self) -> None:
         thread = threading.Thread(target=self._run, name=f"tellmeter-{self.name}", daemon=True)
         try:
-            hook_exit()
             thread.start()
         except RuntimeError:  # the interpreter is ending: close() delivers on its own thread
             return

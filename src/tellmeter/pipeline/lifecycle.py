@@ -7,9 +7,10 @@ import os
 import sys
 import time
 import weakref
-from typing import Any, Protocol
+from typing import Protocol
 
 from ..guard import guarded
+from ..workers import at_worker_end
 
 
 class Lived(Protocol):
@@ -30,49 +31,21 @@ class Lived(Protocol):
 
 forks = 0
 """How many forks lie between this process and the one that began; a call ends only where it began."""
-_hooked = -1  # the value of `forks` for which the exit is hooked
-_fork_hooked = False
-_finalizer: Any = None
+WORKER_PRIORITY = -100  # what collectors bring home is written by the registry's snapshots, which come after
+_hooked = False
 _alive: weakref.WeakSet[Lived] = weakref.WeakSet()
 
 
 def join(one: Lived) -> None:
     """Tell `one` of forks and of the process's exit from now on."""
-    global _fork_hooked
-    if not _fork_hooked:
-        _fork_hooked = True
+    global _hooked
+    if not _hooked:
+        _hooked = True
+        atexit.register(at_exit)
+        at_worker_end(at_exit, WORKER_PRIORITY)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
     _alive.add(one)
-    hook_exit()
-
-
-def hook_exit() -> None:
-    """See to it that this process's exit is told; asked again when a forked child gets busy."""
-    global _hooked
-    if _hooked == forks:
-        return
-    if _hooked < 0:
-        atexit.register(at_exit)
-    _hooked = forks
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:
-        _hook_worker()
-        util.register_after_fork(at_exit, _hook_worker)
-
-
-def _hook_worker(_: object = None) -> None:
-    """A multiprocessing worker ends by os._exit and runs no atexit handlers, only these finalizers.
-
-    It forgets those that it had before its work began (under forkserver it has imported the program by then), and then
-    calls what is registered for after a fork.
-    """
-    global _finalizer
-    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
-    if process is None or util is None or process.parent_process() is None:
-        return
-    if _finalizer is None or not _finalizer.still_active():
-        _finalizer = util.Finalize(None, at_exit, exitpriority=-100)
 
 
 def _before_fork() -> None:

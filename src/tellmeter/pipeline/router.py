@@ -16,7 +16,6 @@ from typing import Any
 
 from ..counts import value_of
 from ..guard import guarded
-from .lifecycle import hook_exit
 
 POLL_SECONDS = 0.05
 IDLE_SECONDS = 1.0
@@ -135,7 +134,6 @@ class Router:
             self._bell.put(None)
             return
         try:
-            hook_exit()
             threading.Thread(target=self._run, args=(self._bell,), name="tellmeter-router", daemon=True).start()
         except RuntimeError:  # the interpreter is ending: whoever reads, and the exit, drain without a thread
             self._not_started.append(None)

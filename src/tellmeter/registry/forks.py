@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import atexit
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from ..guard import guarded
+from ..workers import at_worker_end
 
 
 class Forked(Protocol):
@@ -34,8 +34,6 @@ def tell_of_forks(one: Forked) -> None:
 
 
 def _before() -> None:
-    if _last:
-        _hook_workers()
     held = _held.setdefault(threading.get_ident(), [])
     for one in list(_told):
         held.extend(lock for lock in one.locks() if lock.acquire(timeout=_SECONDS))
@@ -61,14 +59,13 @@ if hasattr(os, "register_at_fork"):
 # ---------------------------------------------------------------------- the exit
 
 _last: list[Callable[[], object]] = []
-_workers_hooked = False
 
 
 def write_last(act: Callable[[], object]) -> None:
     """Call `act` when this process ends, or a child that it forks: after the collectors brought home what waited."""
     if act not in _last:
         _last.append(act)
-    _hook_workers()
+    at_worker_end(_at_exit, -200)  # after the collectors', which have -100
 
 
 def _at_exit() -> None:
@@ -78,22 +75,3 @@ def _at_exit() -> None:
 
 # Handlers run in reverse order, and whoever has a collector has loaded this module before.
 atexit.register(_at_exit)
-
-
-def _hook_workers() -> None:
-    """A worker of multiprocessing may end by os._exit: it runs no handlers of atexit, but finalizers.
-
-    It forgets those that it had before its work began, and then calls what is registered here.
-    """
-    global _workers_hooked
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None and not _workers_hooked:
-        _workers_hooked = True
-        util.register_after_fork(_at_exit, _finalize)
-        _finalize()
-
-
-def _finalize(_: object = None) -> None:
-    process, util = sys.modules.get("multiprocessing.process"), sys.modules.get("multiprocessing.util")
-    if process is not None and util is not None and process.parent_process() is not None:
-        util.Finalize(None, _at_exit, exitpriority=-200)  # after the collectors', which have -100
