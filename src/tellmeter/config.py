@@ -45,7 +45,13 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
     discounts: provider -> share (0..1) taken off the price book.
     label_tags: tags that become labels of the LLM metrics, as `["feature"]`.
     max_series: label sets that a metric of the process's registry keeps; what comes after is one `__overflow__` series.
-    max_queue, max_queue_bytes: bounds of the hand-off to the router thread, and of each lane.
+    max_queue, max_queue_bytes: bounds of the hand-off to the router thread, and of each sink's queue.
+    when_full: what a sink's queue that is full does: "drop_newest" (the default without a spool), "drop_oldest", or
+        "spool" (the default with one): what does not fit in memory waits on disk, whose oldest goes when that is full.
+    spool: a folder in which every record that a sink does I/O for is written before it is sent, so that it survives
+        the process; None for none.
+    spool_max_bytes: what each sink may have on disk there.
+    dead_letters: a folder that gets the records that a sink refused, as lines of JSON; None for none.
     flush_timeout_seconds: deadline of `flush` and `shutdown` where none is given.
     exit_timeout_seconds: what all sinks together may take at the end of the process.
     """
@@ -68,6 +74,10 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_series: int = 2000
     max_queue: int = 10_000
     max_queue_bytes: int = 32 * 1024 * 1024
+    when_full: str | None = None
+    spool: str | os.PathLike[str] | None = None
+    spool_max_bytes: int = 256 * 1024 * 1024
+    dead_letters: str | os.PathLike[str] | None = None
     flush_timeout_seconds: float = 10.0
     exit_timeout_seconds: float = 2.0
 
@@ -78,6 +88,7 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
                 raise _wrong(name, value, "True or False")
         for name, (low, high, whole) in _RANGES.items():
             _check_number(name, getattr(self, name), low, high, whole)
+        self._check_delivery()
         for name in ("tags", "providers", "prices", "discounts"):
             if not isinstance(getattr(self, name), Mapping):
                 raise _wrong(name, getattr(self, name), "a mapping")
@@ -101,6 +112,16 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
             _check_number(f"discounts[{name!r}]", value, 0.0, 1.0, False)
         for model, rates in self.prices.items():
             _check_rates(model, rates)
+
+    def _check_delivery(self) -> None:
+        if self.when_full is not None and self.when_full not in WHEN_FULL:
+            raise _wrong("when_full", self.when_full, f"one of {', '.join(WHEN_FULL)}")
+        if self.when_full == "spool" and self.spool is None:
+            raise _wrong("when_full", self.when_full, "another where there is no spool; set spool to a folder")
+        for name in ("spool", "dead_letters"):
+            folder = getattr(self, name)
+            if folder is not None and not (isinstance(folder, (str, os.PathLike)) and os.fspath(folder)):
+                raise _wrong(name, folder, "the path of a folder")
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **given: Any) -> MetricsConfig:
@@ -142,9 +163,11 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "max_series": (1, 1_000_000, True),
     "max_queue": (1, 10_000_000, True),
     "max_queue_bytes": (1024, 2**40, True),
+    "spool_max_bytes": (64 * 1024, 2**40, True),
     "flush_timeout_seconds": (0.0, 3600.0, False),
     "exit_timeout_seconds": (0.0, 3600.0, False),
 }
+WHEN_FULL = ("drop_newest", "drop_oldest", "spool")
 _RATE_NAMES = frozenset({"input", "output", "cache_read", "cache_write"})
 
 
@@ -213,6 +236,7 @@ def _parse(variable: str, text: str, parser: _Parser) -> Any:
 _PARSERS: dict[str, _Parser] = {
     **dict.fromkeys(_FLAGS, _flag),
     **{name: _whole if whole else _number for name, (_, _, whole) in _RANGES.items()},
+    **dict.fromkeys(("when_full", "spool", "dead_letters"), str),
     "label_tags": lambda text: [name.strip() for name in text.split(",") if name.strip()],
     "tags": _pairs,
     "providers": _pairs,

@@ -140,6 +140,19 @@ def flag(text: str) -> bool:
     raise ValueError("true or false")
 
 
+# Options that every sink with a lane takes in its URL, as `?spool=folder&batch_size=500`; see `LaneOptions`.
+LANE_PARSERS: dict[str, Parser] = {
+    "batch_size": whole,
+    "batch_timeout_seconds": positive,
+    "max_queue": whole,
+    "max_queue_bytes": whole,
+    "when_full": str,
+    "spool": str,
+    "spool_max_bytes": whole,
+    "dead_letters": str,
+}
+
+
 def _finite(text: str) -> float:
     try:
         number = float(text)

@@ -9,9 +9,12 @@ A sink has one of:
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypedDict, Unpack, cast, runtime_checkable
 
+from ..config import MetricsConfig
+from ..errors import ConfigError
 from ..guard import note
 from ..pipeline.outcome import Delivered, Outcome
 from ..records import AgentMetrics, MetricsSummary
@@ -35,11 +38,38 @@ class MetricsSink:
         """Send what is buffered."""
 
 
+class LaneOptions(TypedDict, total=False):
+    """What one sink may have otherwise than `MetricsConfig` says; see there for each."""
+
+    batch_size: int
+    batch_timeout_seconds: float
+    max_queue: int
+    max_queue_bytes: int
+    when_full: str
+    spool: str | os.PathLike[str]
+    spool_max_bytes: int
+    dead_letters: str | os.PathLike[str]
+
+
 class BatchingMetricsSink:
-    """The base of sinks that do I/O: override `send`. Batching, retries, bounds and counting are the lane's.
+    """The base of sinks that do I/O: override `send`. Batching, retries, bounds, spool and counting are the lane's.
 
     `send` runs on the sink's own thread and is never called twice at a time.
+
+    Args:
+        lane: settings of `MetricsConfig` for this sink alone, as `spool="folder"`; see `LaneOptions`.
+
+    Raises:
+        ConfigError: a setting that is not one of those, or a bad value.
     """
+
+    lane_options: LaneOptions
+    destination: str = ""
+    """Where the records go, without secrets: what an earlier process left in the spool for the same place is taken
+    over. Sinks without one go by their names."""
+
+    def __init__(self, **lane: Unpack[LaneOptions]) -> None:
+        self.lane_options = check_lane_options(lane)
 
     def open(self) -> None:
         """Called on the sink's thread before its first `send`."""
@@ -53,6 +83,28 @@ class BatchingMetricsSink:
 
     def after_fork(self) -> None:
         """Called in a forked child: forget connections without closing them, make locks anew."""
+
+
+def check_lane_options(options: LaneOptions) -> LaneOptions:
+    """The options, checked as `MetricsConfig` checks them.
+
+    Raises:
+        ConfigError: one that is not known, or a bad value.
+    """
+    for name in options:
+        if name not in LaneOptions.__annotations__:
+            raise ConfigError(f"{name} is no option of a sink; there are {', '.join(LaneOptions.__annotations__)}")
+    given: dict[str, Any] = dict(options)
+    if given.get("when_full") == "spool":
+        given.setdefault("spool", ".")  # it may be the process's, which only the collector knows
+    MetricsConfig(**given)
+    return options
+
+
+def lane_options_in(options: Mapping[str, Any], given: LaneOptions) -> LaneOptions:
+    """Those of a URL's options that are the lane's, under those that were given beside the URL."""
+    found: Any = {name: value for name, value in options.items() if name in LaneOptions.__annotations__}
+    return cast(LaneOptions, {**found, **given})
 
 
 class MetricsStore(Protocol):

@@ -26,6 +26,7 @@ class ConsoleMetricsSink(BatchingMetricsSink):
     """
 
     def __init__(self, stream: TextIO | None = None, color: bool | None = None) -> None:
+        super().__init__()
         self._stream = stream
         self._color = color
 

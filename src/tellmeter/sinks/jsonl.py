@@ -7,15 +7,15 @@ import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import msgspec
 
 from ..errors import ConfigError
 from ..pipeline.outcome import Delivered, Outcome, Partial, Rejected, RetryLater
 from ..records import AgentMetrics
-from .address import file_path, parse, whole, whole_or_zero
-from .base import BatchingMetricsSink, file_reason
+from .address import LANE_PARSERS, file_path, parse, whole, whole_or_zero
+from .base import BatchingMetricsSink, LaneOptions, file_reason
 from .checks import check_whole
 
 try:
@@ -40,12 +40,21 @@ class JSONLMetricsSink(BatchingMetricsSink):
         max_bytes: rotate before the file would grow larger (`calls.jsonl` to `calls.jsonl.1`, and so on). A batch is
             never split.
         backups: how many rotated files to keep.
+        lane: settings for this sink alone, as `spool="folder"`; see `LaneOptions`.
 
     Raises:
         ConfigError: an argument that cannot work, or `max_bytes` on a system without file locks (Windows).
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, max_bytes: int | None = None, backups: int = 3) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        max_bytes: int | None = None,
+        backups: int = 3,
+        **lane: Unpack[LaneOptions],
+    ) -> None:
+        super().__init__(**lane)
         text = os.fspath(path)
         if not isinstance(text, str):
             raise ConfigError(f"path = {text!r}: it must be a text or a path")
@@ -55,15 +64,16 @@ class JSONLMetricsSink(BatchingMetricsSink):
                 raise ConfigError("max_bytes: this system has no file locks, with which processes take turns")
         check_whole("backups", backups, 0)
         self.path: Path = file_path(text)
+        self.destination = str(self.path)
         self.max_bytes = max_bytes
         self.backups = backups
         self._descriptor: int | None = None
 
     @classmethod
     def from_url(cls, url: str) -> JSONLMetricsSink:
-        """`jsonl:///relative` or `jsonl:////absolute`, with the options `max_bytes` and `backups`."""
+        """`jsonl:///relative` or `jsonl:////absolute`, with the options `max_bytes` and `backups`, and the lane's."""
         address = parse(url)
-        return cls(address.file(), **address.read(max_bytes=whole, backups=whole_or_zero))
+        return cls(address.file(), **address.read(max_bytes=whole, backups=whole_or_zero, **LANE_PARSERS))
 
     def send(self, batch: Sequence[AgentMetrics], deadline: float) -> Outcome:
         """Append the batch with one write."""

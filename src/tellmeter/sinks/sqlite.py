@@ -8,7 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 import msgspec
 
@@ -18,8 +18,8 @@ from ..pipeline.outcome import Delivered, Outcome, Partial, Rejected, RetryLater
 from ..records import AgentMetrics, MetricsSummary
 from . import query, sqlite_query
 from . import sqlite_schema as schema
-from .address import file_path, parse, positive, whole
-from .base import BatchingMetricsSink, Settle, Settles
+from .address import LANE_PARSERS, file_path, parse, positive, whole
+from .base import BatchingMetricsSink, LaneOptions, Settle, Settles, lane_options_in
 from .checks import check_positive, check_whole
 from .query import SeriesPoint, make_query
 
@@ -55,6 +55,7 @@ class SQLiteMetricsSink(BatchingMetricsSink):
         retention_days: delete calls that started longer ago; looked after once a minute, while calls are written.
         retention_rows: keep so many of the newest calls. The file does not shrink, its room is used again.
         must_exist: refuse to make the store; for programs that only ask.
+        lane: settings for this sink alone, as `spool="folder"`; see `LaneOptions`.
 
     Raises:
         ConfigError: a path, URL or option that cannot work.
@@ -68,6 +69,7 @@ class SQLiteMetricsSink(BatchingMetricsSink):
         retention_days: float | None = None,
         retention_rows: int | None = None,
         must_exist: bool = False,
+        **lane: Unpack[LaneOptions],
     ) -> None:
         text = os.fspath(path_or_url)
         if not isinstance(text, str):
@@ -78,11 +80,13 @@ class SQLiteMetricsSink(BatchingMetricsSink):
             if ":memory:" in address.location or address.location in ("", "//", "///"):
                 raise ConfigError(f"{address.shown}: {_NEEDS_FILE}")
             self.path: Path = address.file()
-            options = address.read(retention_days=positive, retention_rows=whole)
+            options = address.read(retention_days=positive, retention_rows=whole, **LANE_PARSERS)
         elif text == ":memory:":
             raise ConfigError(f"{text}: {_NEEDS_FILE}")
         else:
             self.path = file_path(text)
+        super().__init__(**lane_options_in(options, lane))
+        self.destination = str(self.path)
         self.retention_days = options.get("retention_days") if retention_days is None else retention_days
         self.retention_rows = options.get("retention_rows") if retention_rows is None else retention_rows
         if self.retention_days is not None:
