@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -21,10 +21,12 @@ from .guard import note
 from .pipeline import lifecycle
 from .pipeline.account import Account
 from .pipeline.adapt import RecordSink
-from .pipeline.lane import Lane, MemoryLane, ThreadLane
+from .pipeline.clock import SYSTEM_CLOCK, Clock
+from .pipeline.lane import Lane, MemoryLane
 from .pipeline.ledger import CollectorStats, FlushReport
 from .pipeline.router import Router
 from .pipeline.select import Selection
+from .pipeline.thread_lane import ThreadLane
 from .prices import PriceBook
 from .records import AgentMetrics
 from .registry.llm import LLMMetrics
@@ -45,6 +47,8 @@ class MetricsCollector:
         sinks: sink objects, or URLs as `sqlite:///calls.db`.
         registry: where calls are counted, and `increment_counter()` and the like record; the process's without one.
 
+        clock: when batches are due and failed sinks are tried again; for tests (`tellmeter.testing.FakeClock`).
+
     Raises:
         ConfigError: a sink that is none, or a URL that names none.
     """
@@ -55,6 +59,7 @@ class MetricsCollector:
         *,
         sinks: Iterable[Any] = (),
         registry: MetricsRegistry | None = None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.config = config if config is not None else MetricsConfig()
         if not isinstance(self.config, MetricsConfig):
@@ -71,6 +76,7 @@ class MetricsCollector:
             max_items=self.config.max_queue,
             max_bytes=self.config.max_queue_bytes,
         )
+        self._clock = clock
         self._passed = 0
         self._dropped: Counter[str] = Counter()
         self._count_on(registry)
@@ -105,30 +111,38 @@ class MetricsCollector:
     @property
     def sinks(self) -> list[Any]:
         """The sinks, in the order in which they were added."""
-        return [getattr(lane.sink, "_sink", lane.sink) for lane in self._lanes]
+        return [getattr(lane.sink, "wrapped", lane.sink) for lane in self._lanes]
 
-    def add_sink(self, sink: Any) -> None:
-        """Deliver to `sink` (an object or a URL) what is recorded from now on."""
+    def add_sink(self, sink: Any, **lane: Any) -> None:
+        """Deliver to `sink` (an object or a URL) what is recorded from now on.
+
+        Args:
+            sink: an object or a URL.
+            lane: settings of `MetricsConfig` for this sink alone, as `spool="folder"` or `batch_size=500`.
+
+        Raises:
+            ConfigError: what is no sink, a setting that is not one of a sink's, or a bad value.
+        """
         if isinstance(sink, str):
             from .sinks.urls import sink_from_url
 
             sink = sink_from_url(sink)
         with self._lanes_lock:
-            lane = self._make_lane(sink)
-            self._lanes = (*self._lanes, lane)
+            made = self._make_lane(sink, lane)
+            self._lanes = (*self._lanes, made)
         if hasattr(sink, "bind"):
-            sink.bind(_Settle(self, lane))
+            sink.bind(_Settle(self, made))
 
     def remove_sink(self, sink: Any) -> None:
         """Flush `sink` and deliver nothing more to it; nothing happens where it is not there."""
         self._router.drain(self.config.flush_timeout_seconds)
         with self._lanes_lock:
-            gone = [lane for lane in self._lanes if sink in (lane.sink, getattr(lane.sink, "_sink", None))]
+            gone = [lane for lane in self._lanes if sink in (lane.sink, getattr(lane.sink, "wrapped", None))]
             self._lanes = tuple(lane for lane in self._lanes if lane not in gone)
         for lane in gone:
             lane.close(time.monotonic() + self.config.flush_timeout_seconds)
 
-    def _make_lane(self, sink: Any) -> Lane:
+    def _make_lane(self, sink: Any, options: Any) -> Lane:
         taken = {lane.name for lane in self._lanes}
         base = type(sink).__name__
         name, number = base, 1
@@ -143,14 +157,11 @@ class MetricsCollector:
                     f"{base} is no sink: it has no record(metrics), send(batch, deadline) or write(record)"
                 )
             sink = RecordSink(sink)
-        return ThreadLane(
-            name,
-            sink,
-            batch_size=self.config.batch_size,
-            batch_seconds=self.config.batch_timeout_seconds,
-            max_records=self.config.max_queue,
-            max_bytes=self.config.max_queue_bytes,
-        )
+        from .sinks.base import check_lane_options
+
+        chosen = {**getattr(sink, "lane_options", {}), **check_lane_options(options)}
+        config = msgspec.structs.replace(self.config, **chosen)
+        return ThreadLane(name, sink, config, destination=getattr(sink, "destination", ""), clock=self._clock)
 
     # ------------------------------------------------------------------ recording
 
@@ -194,11 +205,8 @@ class MetricsCollector:
         self._router.drain(deadline - time.monotonic())
         lanes = self._lanes
         for lane in lanes:
-            lane.flush(deadline)
-        report = self._report(started)
-        for lane in lanes:
-            lane.close(deadline)
-        return report
+            lane.flush(0.0)  # none waits for the one before it
+        return self._report(started, {lane.name: lane.close(deadline) for lane in lanes})
 
     async def flush(self, timeout: float | None = None) -> FlushReport:
         """As `flush_sync`, without blocking the event loop."""
@@ -227,12 +235,17 @@ class MetricsCollector:
             counts=counts.snapshot(),
         )
 
-    def _report(self, started: float) -> FlushReport:
-        waiting = {"": self._router.waiting} | {
-            lane.name: stats.queued + stats.in_flight for lane in self._lanes for stats in [lane.stats()]
-        }
-        waiting = {name: number for name, number in waiting.items() if number}
-        return FlushReport(complete=not waiting, waiting=waiting, seconds=time.monotonic() - started)
+    def _report(self, started: float, dropped: Mapping[str, int] | None = None) -> FlushReport:
+        stats = {lane.name: lane.stats() for lane in self._lanes}
+        waiting = Counter({"": self._router.waiting} | {name: sink.waiting for name, sink in stats.items()})
+        waiting.update(dropped or {})
+        left = {name: number for name, number in waiting.items() if number}
+        return FlushReport(
+            complete=not left,
+            waiting=left,
+            spooled={name: sink.spooled for name, sink in stats.items() if sink.spooled},
+            seconds=time.monotonic() - started,
+        )
 
     # ------------------------------------------------------------------ on the router thread
 
@@ -336,6 +349,8 @@ class MetricsCollector:
         self._router.drain(limit)
         self.shutdown_sync(max(0.0, limit - spent))
         stats = self.stats()
+        if kept := sum(sink.spooled for sink in stats.sinks.values()):
+            logger.info("%d records wait in the spool for the next process", kept)
         lost = sum(stats.dropped.get(reason, 0) for reason in ("queue_full", "error")) + stats.queued
         lost += sum(sum(sink.dropped.values()) for sink in stats.sinks.values())
         if lost:

@@ -18,7 +18,7 @@ class RecordSink:
     """
 
     def __init__(self, sink: Any) -> None:
-        self._sink = sink
+        self.wrapped = sink
         self._loop: Any = None
 
     def open(self) -> None:
@@ -27,22 +27,22 @@ class RecordSink:
 
     def send(self, batch: Sequence[AgentMetrics], deadline: float) -> Outcome:
         """Hand the batch over, as a whole to `record_batch` where there is one, else one by one."""
-        if hasattr(self._sink, "record_batch"):
-            self._run(self._sink.record_batch(list(batch)))
+        if hasattr(self.wrapped, "record_batch"):
+            self._run(self.wrapped.record_batch(list(batch)))
             return Delivered()
         failed = []
         for index, record in enumerate(batch):
             try:
-                self._run(self._sink.record(record))
+                self._run(self.wrapped.record(record))
             except BaseException as error:
-                note(type(self._sink).__name__, error)
+                note(type(self.wrapped).__name__, error)
                 failed.append(index)
         return Partial(rejected=tuple(failed), reason="sink_error") if failed else Delivered()
 
     def flush(self) -> None:
         """The user's own flush."""
-        if hasattr(self._sink, "flush"):
-            self._run(self._sink.flush())
+        if hasattr(self.wrapped, "flush"):
+            self._run(self.wrapped.flush())
 
     def close(self) -> None:
         """`aclose()`, `cleanup()` or `close()` of the user's sink, then the loop."""
@@ -56,9 +56,9 @@ class RecordSink:
         self._loop = None
 
     def _call_first(self, *names: str) -> None:
-        name = next((name for name in names if callable(getattr(self._sink, name, None))), None)
+        name = next((name for name in names if callable(getattr(self.wrapped, name, None))), None)
         if name is not None:
-            self._run(getattr(self._sink, name)())
+            self._run(getattr(self.wrapped, name)())
 
     def _run(self, result: Any) -> None:
         if not hasattr(result, "__await__"):

@@ -1,0 +1,383 @@
+"""What one process keeps in the spool: segment files in a folder of its own, read from the oldest on.
+
+<spool>/<sink>/<process>/lock            locked while the process lives
+<spool>/<sink>/<process>/00000001.seg    frames, oldest first; the last one is written to
+<spool>/<sink>/<process>/ack             up to where everything is delivered or given up
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections import deque
+from typing import NamedTuple
+
+import msgspec
+
+from ...counts import count
+from ...guard import note
+from ...records import AgentMetrics
+from . import frames
+from .files import Files
+
+SEGMENT_BYTES = 16 * 1024 * 1024
+_SEGMENT = re.compile(r"(\d{8})\.seg")
+_ACK = struct.Struct(">IQQ")  # a Place; then its CRC
+_KEPT_ASIDE = 3
+
+
+class Place(NamedTuple):
+    """A point in a holding: where a frame begins, and the number of the first record after it."""
+
+    segment: int
+    offset: int
+    sequence: int
+
+
+class Segment(msgspec.Struct, gc=False):
+    """One file. `unread` records lie between `offset` and `size`, the end of what is known to be whole."""
+
+    number: int
+    first: int  # the number of its first record
+    size: int = 0
+    unread: int = 0
+    offset: int = len(frames.MAGIC)
+
+
+class Holding:
+    """The segments of one process; for one thread at a time.
+
+    Args:
+        path: the process's folder.
+        lock: the descriptor of its lock, taken.
+        aside: the folder that damaged files are moved to.
+    """
+
+    def __init__(self, path: str, lock: int, files: Files, aside: str) -> None:
+        self.path = path
+        self._lock: int | None = lock
+        self._files = files
+        self._aside = aside
+        self.segments: deque[Segment] = deque()
+        self._spent: deque[int] = deque()  # segments that are read, and not yet known to be delivered
+        self._read_to = self._acknowledged = Place(0, 0, 0)
+        self._descriptor: int | None = None
+        self._open_number = 0
+        self.failures = 0  # to read the next frame, in a row
+
+    # ------------------------------------------------------------------ reading
+
+    @property
+    def unread(self) -> int:
+        """How many records are still to be read."""
+        return sum(segment.unread for segment in self.segments)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything is delivered or given up."""
+        return self._acknowledged >= self._read_to and not self.unread
+
+    def scan(self) -> int:
+        """Take stock of a holding that a process left; how many of its records are damaged beyond reading.
+
+        Raises:
+            OSError: a folder that cannot be read.
+        """
+        found = sorted(int(match[1]) for name in self._files.names(self.path) if (match := _SEGMENT.fullmatch(name)))
+        self._acknowledged = self._read_to = acknowledged = self._load_acknowledged()
+        # What was dropped from a full spool was counted by the process that dropped it: begin with what is there.
+        expected = acknowledged.sequence if acknowledged.segment in found else 0 if 1 in found else None
+        lost = 0
+        for number in found:
+            if number < acknowledged.segment:
+                self._remove(number)
+                continue
+            try:
+                segment, missing, expected = self._take_stock(number, expected)
+            except (OSError, ValueError) as error:
+                note("spool", error)
+                self._set_aside(number)
+                continue
+            lost += missing
+            if segment.unread:
+                self.segments.append(segment)
+            else:
+                self._remove(number)
+        return lost
+
+    def next_frame(self) -> tuple[int, int] | None:
+        """Segment and offset of the next frame; None where everything is read."""
+        while self.segments and not self.segments[0].unread and len(self.segments) > 1:
+            self._leave()
+        first = self.segments[0] if self.segments else None
+        return (first.number, first.offset) if first is not None and first.unread else None
+
+    def read(self) -> tuple[list[AgentMetrics], Place]:
+        """The records of the next frame, which there must be, and the place after it.
+
+        Raises:
+            ValueError, OSError: it cannot be read; `skip()` goes on behind its segment.
+        """
+        segment = self.segments[0]
+        frame = frames.find(self._reader(segment.number), segment.offset, segment.size)
+        if frame is None:
+            raise ValueError("no frame")
+        records = frames.decode(frame)
+        place = Place(segment.number, frame.end, frame.sequence + frame.count)
+        self.advance(frame.count, place)
+        return records, place
+
+    def advance(self, number: int, place: Place) -> None:
+        """The next `number` records, up to `place` of the first segment, are read."""
+        segment = self.segments[0]
+        segment.unread -= number
+        segment.offset = place.offset
+        self._read_to = place
+
+    def skip(self) -> int:
+        """Give up the rest of the first segment; how many records that were."""
+        segment = self.segments[0]
+        lost, segment.unread, segment.offset = segment.unread, 0, segment.size
+        return lost
+
+    def drop_oldest(self) -> int | None:
+        """Remove the oldest segment that is not written to; how many unread records it had, None where there is none.
+
+        Its records that are being delivered stay so.
+        """
+        if self._spent:
+            self._remove(self._spent.popleft())
+            return 0
+        if len(self.segments) < 2:
+            return None
+        lost = self.skip()
+        self._leave()
+        self._remove(self._spent.pop())
+        self._save_acknowledged(Place(self.segments[0].number, len(frames.MAGIC), self.segments[0].first))
+        return lost
+
+    def give_up(self) -> int:
+        """Drop everything that is unread; how many records that were."""
+        lost = self.unread
+        for segment in self.segments:
+            segment.unread = 0
+        self._acknowledged = self._read_to
+        return lost
+
+    def acknowledge(self, place: Place) -> None:
+        """Everything before `place` is delivered or given up."""
+        if place <= self._acknowledged:
+            return
+        self._acknowledged = place
+        while self._spent and self._spent[0] < place.segment:
+            self._remove(self._spent.popleft())
+        self._save_acknowledged(place)
+
+    def close(self) -> None:
+        """Let go of it; where nothing is left to deliver it is removed."""
+        self._close_file()
+        lock, self._lock = self._lock, None
+        if lock is None:
+            return
+        try:
+            if self.is_done:
+                for number in [*self._spent, *(segment.number for segment in self.segments)]:
+                    self._remove(number)
+                for name in ("ack", "ack.tmp", "lock"):
+                    self._files.remove(f"{self.path}/{name}")
+                self._files.remove_folder(self.path)
+        except OSError as error:  # a foreign file is in it, or the disk is gone
+            note("spool", error)
+        finally:
+            self._files.close(lock)
+
+    def forget(self) -> None:
+        """In a forked child: it is the parent's. Closing a copy of the descriptor leaves the parent's lock alone."""
+        self._close_file()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            self._files.close(lock)
+
+    # ------------------------------------------------------------------ files
+
+    def _leave(self) -> None:
+        self._spent.append(self.segments.popleft().number)
+
+    def file(self, number: int) -> str:
+        """The path of a segment."""
+        return f"{self.path}/{number:08}.seg"
+
+    def _reader(self, number: int) -> frames.Read:
+        if self._descriptor is None or self._open_number != number:
+            self._close_file()
+            self._descriptor = self._files.open(self.file(number))
+            self._open_number = number
+        descriptor, files = self._descriptor, self._files
+        return lambda size, offset: files.read(descriptor, size, offset)
+
+    def _close_file(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            self._files.close(descriptor)
+
+    def _take_stock(self, number: int, expected: int | None) -> tuple[Segment, int, int | None]:
+        read = self._reader(number)
+        assert self._descriptor is not None
+        size = self._files.size(self._descriptor)
+        segment = Segment(number, expected or 0)
+        if size < len(frames.MAGIC):  # the process ended before it had written anything
+            return segment, 0, expected
+        if read(len(frames.MAGIC), 0) != frames.MAGIC:
+            raise ValueError("foreign file")
+        if number == self._acknowledged.segment:
+            segment.offset = max(self._acknowledged.offset, segment.offset)
+        lost, at = 0, segment.offset
+        while (frame := frames.find(read, at, size)) is not None:
+            if expected is not None and frame.sequence > expected:
+                lost += frame.sequence - expected
+            expected = frame.sequence + frame.count
+            segment.unread += frame.count
+            segment.size = at = frame.end
+        if at < size:
+            count("spool_torn_tails")  # what was being written when the process ended was never promised
+        return segment, lost, expected
+
+    def _load_acknowledged(self) -> Place:
+        try:
+            data = self._files.load(f"{self.path}/ack", 64) or b""
+        except OSError as error:
+            note("spool", error)
+            data = b""
+        if len(data) != _ACK.size + 4 or zlib.crc32(data[: _ACK.size]).to_bytes(4, "big") != data[_ACK.size :]:
+            return Place(0, 0, 0)
+        return Place(*_ACK.unpack(data[: _ACK.size]))
+
+    def _save_acknowledged(self, place: Place) -> None:
+        packed = _ACK.pack(*place)
+        try:
+            self._files.replace(self.path, "ack", packed + zlib.crc32(packed).to_bytes(4, "big"))
+        except OSError as error:  # what was delivered is then delivered once more, by the next process
+            note("spool", error)
+
+    def _remove(self, number: int) -> None:
+        if self._open_number == number:
+            self._close_file()
+        try:
+            self._files.remove(self.file(number))
+        except OSError as error:
+            note("spool", error)
+
+    def _set_aside(self, number: int) -> None:
+        """Keep a damaged file for whoever wants to know why, but only the newest few."""
+        count("spool_set_aside")
+        self._close_file()
+        try:
+            self._files.make_folder(self._aside)
+            self._files.move(self.file(number), f"{self._aside}/{self.path.rpartition('/')[2]}-{number:08}.seg")
+            for name in self._files.names(self._aside)[:-_KEPT_ASIDE]:
+                self._files.remove(f"{self._aside}/{name}")
+        except OSError as error:
+            note("spool", error)
+
+
+class OwnHolding(Holding):
+    """The holding of this process, which is also written to."""
+
+    def __init__(self, path: str, lock: int, files: Files, aside: str, *, segment_bytes: int = SEGMENT_BYTES) -> None:
+        super().__init__(path, lock, files, aside)
+        self._segment_bytes = segment_bytes
+        self._writer: int | None = None
+        self._sequence = 0
+        self._unsynced = False
+        self._last_number = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, about."""
+        return sum(segment.size for segment in self.segments) + len(self._spent) * self._segment_bytes
+
+    def append(self, records: list[AgentMetrics]) -> tuple[tuple[int, int], Place]:
+        """Write a frame of up to 65,535 records; where it begins (segment, offset), and the place after it.
+
+        Raises:
+            OSError: it is not written.
+        """
+        frame = frames.encode(records, self._sequence)
+        segment = self._segment_for(len(frame))
+        begin = segment.number, segment.size
+        try:
+            self._write(frame)
+        except OSError:
+            self._undo(segment)
+            raise
+        segment.size += len(frame)
+        segment.unread += len(records)
+        self._sequence += len(records)
+        self._unsynced = True
+        return begin, Place(segment.number, segment.size, self._sequence)
+
+    def sync(self) -> None:
+        """Have what was written survive a power cut.
+
+        Raises:
+            OSError: it may not.
+        """
+        if self._unsynced and self._writer is not None:
+            self._unsynced = False
+            self._files.sync(self._writer)
+
+    def close(self) -> None:
+        """Let go of it; where nothing is left to deliver it is removed, else the next process takes it over."""
+        try:
+            self.sync()
+        except OSError as error:
+            note("spool", error)
+        self._end_segment()
+        super().close()
+
+    def forget(self) -> None:
+        """In a forked child: it is the parent's."""
+        self._end_segment()
+        super().forget()
+
+    def _segment_for(self, size: int) -> Segment:
+        if self._writer is not None and self.segments[-1].size + size > self._segment_bytes:
+            self.sync()
+            self._end_segment()
+        if self._writer is None:
+            number = self._last_number + 1
+            self._writer = self._files.create(self.file(number))
+            self._last_number = number
+            self.segments.append(Segment(number, self._sequence))
+        segment = self.segments[-1]
+        if segment.size == 0:
+            try:
+                self._write(frames.MAGIC)
+            except OSError:
+                self._undo(segment)
+                raise
+            segment.size = len(frames.MAGIC)
+        return segment
+
+    def _write(self, data: bytes) -> None:
+        assert self._writer is not None
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._files.write(self._writer, rest) :]
+
+    def _undo(self, segment: Segment) -> None:
+        """Cut off what was written of a frame; where that fails too, nothing more is written to this file."""
+        assert self._writer is not None
+        try:
+            self._files.cut(self._writer, segment.size)
+        except OSError:
+            self._end_segment()
+
+    def _end_segment(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            try:
+                self._files.close(writer)
+            except OSError as error:
+                note("spool", error)
