@@ -2,9 +2,18 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from tellmeter import collector
+from tellmeter.pipeline.thread_lane import ThreadLane
+
+lifecycle_join = collector.lifecycle.join
+
+pytest_plugins = ["pytester"]  # for the tests of tellmeter's own plugin
 
 # A busy machine is no fault of the code: no test asserts a time. CI runs the same examples every time; everybody else
 # tries new ones.
@@ -15,6 +24,23 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("tellmeter")
+
+
+@pytest.fixture(autouse=True)
+def ledgers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """At the end of every test the account of each collector and each sink adds up."""
+    made: list[Any] = []
+
+    class Noted(ThreadLane):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            made.append(self)
+
+    monkeypatch.setattr(collector, "ThreadLane", Noted)
+    monkeypatch.setattr(collector.lifecycle, "join", lambda one: (made.append(one), lifecycle_join(one)))
+    yield
+    for one in made:
+        assert one.stats().balanced, one.stats()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -297,8 +297,11 @@ ITSELF = Board(
                   ((rate("tellmeter_records_total", "sink, outcome"), "{{sink}} {{outcome}}"),)),
             Panel("Dropped", "Records a second, by reason; sampled_out, filtered and not_llm are no loss.", "short",
                   ((rate("tellmeter_dropped_total", "sink, reason"), "{{sink}} {{reason}}"),)),
-            Panel("Queue", "Records that wait or are being delivered.", "short",
-                  (("sum by (sink) (tellmeter_queue_records{<app>})", "{{sink}}"),)),
+            Panel("Waiting", "Records in memory and on disk that are not delivered yet.", "short",
+                  (("sum by (sink) (tellmeter_queue_records{<app>})", "{{sink}} memory"),
+                   ("sum by (sink) (tellmeter_spool_records{<app>})", "{{sink}} spool"))),
+            Panel("Failed attempts", "Attempts to deliver that are made again, a second, by reason.", "short",
+                  ((rate("tellmeter_send_failures_total", "sink, reason"), "{{sink}} {{reason}}"),)),
         )),
         ("Kept from the program", (
             Panel("Guarded errors", "In the window, by place: the log says which.", "short",

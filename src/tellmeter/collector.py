@@ -151,17 +151,18 @@ class MetricsCollector:
             name = f"{base}-{number}"
         if callable(getattr(sink, "write", None)):
             return MemoryLane(name, sink)
+        from .sinks.base import check_lane_options
+
+        chosen = {**getattr(sink, "lane_options", {}), **check_lane_options(options)}
+        config = msgspec.structs.replace(self.config, **chosen)
+        destination = getattr(sink, "destination", "")
         if not callable(getattr(sink, "send", None)):
             if not callable(getattr(sink, "record", None)) and not callable(getattr(sink, "record_batch", None)):
                 raise ConfigError(
                     f"{base} is no sink: it has no record(metrics), send(batch, deadline) or write(record)"
                 )
             sink = RecordSink(sink)
-        from .sinks.base import check_lane_options
-
-        chosen = {**getattr(sink, "lane_options", {}), **check_lane_options(options)}
-        config = msgspec.structs.replace(self.config, **chosen)
-        return ThreadLane(name, sink, config, destination=getattr(sink, "destination", ""), clock=self._clock)
+        return ThreadLane(name, sink, config, destination=destination, clock=self._clock)
 
     # ------------------------------------------------------------------ recording
 

@@ -19,6 +19,7 @@ Examples:
   tellmeter metrics --dir /run/app/metrics
   tellmeter rules > rules.yml
   tellmeter grafana --out dashboards
+  tellmeter spool ls
   tellmeter doctor
 """
 _STORE_HELP = "Where records are, as sqlite:///calls.db.  [default: TELLMETER_STORE, else a file in your data folder]"
@@ -144,6 +145,54 @@ def grafana(**given: Any) -> int:
     from .grafana import grafana
 
     return grafana(**given)
+
+
+@cli.group(
+    epilog="\b\nExamples:\n  tellmeter spool ls --spool /var/lib/app/spool\n"
+    "  tellmeter spool replay --to postgresql://db.internal/metrics\n  tellmeter spool drop --yes\n"
+)
+def spool() -> None:
+    """See, deliver or drop what waits on disk for sinks: what programs that ended could not deliver.
+
+    The next process that has the same spool and sink delivers it by itself; these are for when there is none.
+    """
+
+
+_SPOOL_OPTION = click.option(
+    "--spool", "folder", metavar="DIR", help="The folder of the spool.  [default: TELLMETER_SPOOL]"
+)
+
+
+@spool.command(name="ls")
+@_SPOOL_OPTION
+@click.option("--json", "as_json", is_flag=True, help="JSON.")
+def spool_ls(**given: Any) -> int:
+    """Print what waits: sink, process, records, bytes."""
+    from .spool import ls
+
+    return ls(**given)
+
+
+@spool.command(name="replay")
+@_SPOOL_OPTION
+@click.option("--to", "url", metavar="URL", required=True, help="Where to, as postgresql://db.internal/metrics.")
+@click.option("--sink", metavar="NAME", help="What was left for this sink, as `ls` calls it.  [default: that of URL]")
+def spool_replay(**given: Any) -> int:
+    """Deliver what ended processes left. Exit code 1 if something still waits."""
+    from .spool import replay
+
+    return replay(**given)
+
+
+@spool.command(name="drop")
+@_SPOOL_OPTION
+@click.option("--sink", metavar="NAME", help="Only what was left for this sink.  [default: all]")
+@click.option("--yes", is_flag=True, help="Do it; without, it is only said what would be gone.")
+def spool_drop(**given: Any) -> int:
+    """Remove what ended processes left."""
+    from .spool import drop
+
+    return drop(**given)
 
 
 @cli.command()

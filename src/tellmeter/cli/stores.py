@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ..config import default_store_url
 from ..records import MetricsSummary
@@ -27,7 +27,7 @@ def chosen_url(given: str | None) -> str:
 def file_of(url: str) -> Path | None:
     """The file of a store that is one."""
     address = parse(url)
-    return address.file() if address.location.startswith("///") else None
+    return address.file() if address.scheme == "sqlite" and address.location.startswith("///") else None
 
 
 def opened(url: str) -> MetricsStore | None:
@@ -37,7 +37,11 @@ def opened(url: str) -> MetricsStore | None:
         StoreError: it cannot be read, or a newer tellmeter wrote it; says what to do.
     """
     path = file_of(url)
-    return None if path is not None and not path.exists() else urls.store_from_url(url, must_exist=True)
+    if path is not None:
+        return urls.store_from_url(url, must_exist=True) if path.exists() else None
+    store: Any = urls.store_from_url(url)
+    store.check()  # where it is a server's table it is made here, for a program is about to write to it
+    return cast(MetricsStore, store)
 
 
 class Answers(dict[str, MetricsSummary]):

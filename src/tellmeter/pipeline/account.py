@@ -23,9 +23,23 @@ _METRICS = (
         labels=("sink", "reason"),
     ),
     MetricDefinition(
-        "tellmeter_queue_records", MetricType.GAUGE, "Records that wait, or are being delivered.", labels=("sink",)
+        "tellmeter_send_failures_total",
+        MetricType.COUNTER,
+        "Attempts to deliver that failed and are made again, by reason.",
+        labels=("sink", "reason"),
     ),
+    MetricDefinition(
+        "tellmeter_queue_records",
+        MetricType.GAUGE,
+        "Records that wait in memory, or are being delivered.",
+        labels=("sink",),
+    ),
+    MetricDefinition("tellmeter_spool_records", MetricType.GAUGE, "Records that wait on disk.", labels=("sink",)),
 )
+_COUNTERS = ("records", "dropped", "send_failures")
+_GAUGES = ("queue_records", "spool_records")
+
+Numbers = dict[tuple[str, ...], float]
 
 
 class Account:
@@ -35,26 +49,28 @@ class Account:
         self._deltas = Deltas(registry)
         for definition in _METRICS:
             registry.register_metric(definition)
-        self._records = registry.counter("tellmeter_records_total")
-        self._dropped = registry.counter("tellmeter_dropped_total")
-        self._queued = registry.gauge("tellmeter_queue_records")
+        self._counters = {name: registry.counter(f"tellmeter_{name}_total") for name in _COUNTERS}
+        self._gauges = {name: registry.gauge(f"tellmeter_{name}") for name in _GAUGES}
 
     def show(self, stats: CollectorStats) -> None:
         """Bring the metrics to what the ledger says."""
-        records: dict[tuple[str, ...], float] = {}
-        dropped: dict[tuple[str, ...], float] = {(HAND_OFF, reason): number for reason, number in stats.dropped.items()}
-        queued: dict[tuple[str, ...], float] = {(HAND_OFF,): stats.queued}
+        counted: dict[str, Numbers] = {name: {} for name in _COUNTERS}
+        gauged: dict[str, Numbers] = {name: {} for name in _GAUGES}
+        counted["dropped"].update({(HAND_OFF, reason): number for reason, number in stats.dropped.items()})
+        gauged["queue_records"][HAND_OFF,] = stats.queued
         for name, sink in stats.sinks.items():
-            records[name, "delivered"] = sink.delivered
-            records[name, "dropped"] = sum(sink.dropped.values())
-            dropped.update({(name, reason): number for reason, number in sink.dropped.items()})
-            queued[name,] = sink.queued + sink.in_flight + sink.spooled
-        for labels, number in self._deltas.grown("records", records):
-            self._records.labels(*labels).inc(number)
-        for labels, number in self._deltas.grown("dropped", dropped):
-            self._dropped.labels(*labels).inc(number)
-        for labels, number in self._deltas.moved("queued", queued):
-            self._queued.labels(*labels).inc(number)
+            counted["records"][name, "delivered"] = sink.delivered
+            counted["records"][name, "dropped"] = sum(sink.dropped.values())
+            counted["dropped"].update({(name, reason): number for reason, number in sink.dropped.items()})
+            counted["send_failures"].update({(name, reason): number for reason, number in sink.failures.items()})
+            gauged["queue_records"][name,] = sink.queued + sink.in_flight
+            gauged["spool_records"][name,] = sink.spooled
+        for name, numbers in counted.items():
+            for labels, number in self._deltas.grown(name, numbers):
+                self._counters[name].labels(*labels).inc(number)
+        for name, numbers in gauged.items():
+            for labels, number in self._deltas.moved(name, numbers):
+                self._gauges[name].labels(*labels).inc(number)
 
     def begin_again(self) -> None:
         """In a forked child the ledger starts at zero."""

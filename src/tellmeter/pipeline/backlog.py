@@ -208,7 +208,7 @@ class Backlog:
         now = self._clock.monotonic()
         if now >= self._adopt_due:
             self._adopt_due = now + ADOPT_SECONDS
-            self._adopt()
+            self.adopt()
         self.write_out(hurry=hurry)
 
     def write_out(self, *, hurry: bool) -> None:
@@ -256,7 +256,8 @@ class Backlog:
             self._lock.notify_all()
         return True
 
-    def _adopt(self) -> None:
+    def adopt(self) -> None:
+        """Take over what an ended process left."""
         assert self.spool is not None
         try:
             found = self.spool.adopt()

@@ -52,7 +52,7 @@ class Sender:
         dead_letters: DeadLetters | None = None,
     ) -> None:
         self._name = name
-        self._sink = sink
+        self.sink = sink
         self._backlog = backlog
         self._ledger = ledger
         self._lock = lock
@@ -130,7 +130,7 @@ class Sender:
     def _attempt(self, part: list[AgentMetrics]) -> Outcome:
         try:
             with self._at_work:
-                outcome = self._sink.send(part, min(time.monotonic() + ATTEMPT_SECONDS, self.deadline))
+                outcome = self.sink.send(part, min(time.monotonic() + ATTEMPT_SECONDS, self.deadline))
         except BaseException as error:
             note(self._name, error)
             return RetryLater(reason="exception")

@@ -65,13 +65,14 @@ def write_last(act: Callable[[], object]) -> None:
     """Call `act` when this process ends, or a child that it forks: after the collectors brought home what waited."""
     if act not in _last:
         _last.append(act)
-    at_worker_end(_at_exit, -200)  # after the collectors', which have -100
+    at_worker_end(at_exit, -200)  # after the collectors', which have -100
 
 
-def _at_exit() -> None:
+def at_exit() -> None:
+    """Write what is written last, now."""
     for act in _last:
         guarded("exit", act, default=None)
 
 
 # Handlers run in reverse order, and whoever has a collector has loaded this module before.
-atexit.register(_at_exit)
+atexit.register(at_exit)

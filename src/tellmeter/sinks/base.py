@@ -9,6 +9,7 @@ A sink has one of:
 from __future__ import annotations
 
 import errno
+import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypedDict, Unpack, cast, runtime_checkable
@@ -28,14 +29,35 @@ Settle = Callable[[float | None], bool]
 class MetricsSink:
     """The simplest sink: override `record` (async or sync); `flush`, `start` and `aclose` where there is need.
 
-    Structural and not abstract: any object with a `record` is a sink, derived from this or not.
+    Structural and not abstract: any object with a `record` is a sink, derived from this or not. `initialize` and
+    `cleanup` stand for `start` and `aclose`. Neither is called of a sink that the program itself has entered, by
+    `async with` or `with`.
     """
+
+    entered: bool = False
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        for name in ("__enter__", "__aenter__"):
+            if name in cls.__dict__:
+                setattr(cls, name, _noting(cls.__dict__[name]))
 
     async def record(self, metrics: AgentMetrics) -> None:
         """Take one record."""
 
     async def flush(self) -> None:
         """Send what is buffered."""
+
+
+def _noting(enter: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """`enter`, which leaves a note that the program looks after the sink's beginning and end itself."""
+
+    @functools.wraps(enter)
+    def noted(self: Any) -> Any:
+        self.entered = True
+        return enter(self)
+
+    return noted
 
 
 class LaneOptions(TypedDict, total=False):
@@ -67,6 +89,8 @@ class BatchingMetricsSink:
     destination: str = ""
     """Where the records go, without secrets: what an earlier process left in the spool for the same place is taken
     over. Sinks without one go by their names."""
+    spools: bool = True
+    """Whether a spool that is set for the whole process is this sink's too."""
 
     def __init__(self, **lane: Unpack[LaneOptions]) -> None:
         self.lane_options = check_lane_options(lane)

@@ -25,6 +25,8 @@ class ConsoleMetricsSink(BatchingMetricsSink):
         color: True or False; without it, colours on a terminal unless `NO_COLOR` is set.
     """
 
+    spools = False  # nobody waits for the lines of a program that has ended
+
     def __init__(self, stream: TextIO | None = None, color: bool | None = None) -> None:
         super().__init__()
         self._stream = stream

@@ -6,9 +6,14 @@ def value(registry, name, **labels):
     return registry.get_metric_stats(name, labels)["sum"]
 
 
-def stats(delivered, lost, queued):
+def stats(delivered, lost, queued, spooled=0, failures=None):
     sink = SinkStats(
-        accepted=delivered + lost + queued, delivered=delivered, dropped={"lane_full": lost}, queued=queued
+        accepted=delivered + lost + queued + spooled,
+        delivered=delivered,
+        dropped={"lane_full": lost},
+        queued=queued,
+        spooled=spooled,
+        failures=failures or {},
     )
     return CollectorStats(dropped={"queue_full": 1}, sinks={"S": sink})
 
@@ -23,6 +28,17 @@ def test_the_metrics_say_what_the_ledger_says():
     assert value(registry, "tellmeter_dropped_total", sink="S", reason="lane_full") == 2
     assert value(registry, "tellmeter_dropped_total", sink="hand-off", reason="queue_full") == 1
     assert value(registry, "tellmeter_queue_records", sink="S") == 0
+
+
+def test_what_is_on_disk_and_what_failed_is_shown_too():
+    registry = MetricsRegistry()
+    account = Account(registry)
+    account.show(stats(0, 0, 1, spooled=7, failures={"timeout": 2}))
+    account.show(stats(0, 0, 1, spooled=4, failures={"timeout": 3, "dns": 1}))
+    assert value(registry, "tellmeter_queue_records", sink="S") == 1
+    assert value(registry, "tellmeter_spool_records", sink="S") == 4
+    assert value(registry, "tellmeter_send_failures_total", sink="S", reason="timeout") == 3
+    assert value(registry, "tellmeter_send_failures_total", sink="S") == 4
 
 
 def test_several_collectors_add_up():

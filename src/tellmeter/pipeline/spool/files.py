@@ -77,7 +77,7 @@ class Files:
         """Up to `most` bytes of a small file; None where there is none."""
         try:
             descriptor = self.open(path)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         try:
             return self.read(descriptor, most, 0)

@@ -22,7 +22,7 @@ from . import frames
 from .files import Files
 
 SEGMENT_BYTES = 16 * 1024 * 1024
-_SEGMENT = re.compile(r"(\d{8})\.seg")
+SEGMENT = re.compile(r"([0-9]{8})\.seg")
 _ACK = struct.Struct(">IQQ")  # a Place; then its CRC
 _KEPT_ASIDE = 3
 
@@ -84,8 +84,8 @@ class Holding:
         Raises:
             OSError: a folder that cannot be read.
         """
-        found = sorted(int(match[1]) for name in self._files.names(self.path) if (match := _SEGMENT.fullmatch(name)))
-        self._acknowledged = self._read_to = acknowledged = self._load_acknowledged()
+        found = sorted(int(match[1]) for name in self._files.names(self.path) if (match := SEGMENT.fullmatch(name)))
+        self._acknowledged = self._read_to = acknowledged = load_acknowledged(self._files, self.path)
         # What was dropped from a full spool was counted by the process that dropped it: begin with what is there.
         expected = acknowledged.sequence if acknowledged.segment in found else 0 if 1 in found else None
         lost = 0
@@ -243,16 +243,6 @@ class Holding:
             count("spool_torn_tails")  # what was being written when the process ended was never promised
         return segment, lost, expected
 
-    def _load_acknowledged(self) -> Place:
-        try:
-            data = self._files.load(f"{self.path}/ack", 64) or b""
-        except OSError as error:
-            note("spool", error)
-            data = b""
-        if len(data) != _ACK.size + 4 or zlib.crc32(data[: _ACK.size]).to_bytes(4, "big") != data[_ACK.size :]:
-            return Place(0, 0, 0)
-        return Place(*_ACK.unpack(data[: _ACK.size]))
-
     def _save_acknowledged(self, place: Place) -> None:
         packed = _ACK.pack(*place)
         try:
@@ -279,6 +269,18 @@ class Holding:
                 self._files.remove(f"{self._aside}/{name}")
         except OSError as error:
             note("spool", error)
+
+
+def load_acknowledged(files: Files, path: str) -> Place:
+    """Up to where a holding is delivered or given up; its beginning where that cannot be read."""
+    try:
+        data = files.load(f"{path}/ack", 64) or b""
+    except OSError as error:
+        note("spool", error)
+        data = b""
+    if len(data) != _ACK.size + 4 or zlib.crc32(data[: _ACK.size]).to_bytes(4, "big") != data[_ACK.size :]:
+        return Place(0, 0, 0)
+    return Place(*_ACK.unpack(data[: _ACK.size]))
 
 
 class OwnHolding(Holding):

@@ -50,7 +50,7 @@ class _Copy(NamedTuple):
 def folder_name(sink: str, destination: str) -> str:
     """The folder of one sink: what an earlier process left is only ever delivered to the same place."""
     digest = hashlib.sha256(destination.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-    return f"{_UNSAFE.sub('_', sink)[:60] or '_'}{'-' + digest if destination else ''}"
+    return f"{_UNSAFE.sub('_', sink)[:100] or '_'}{'-' + digest if destination else ''}"
 
 
 class Spool:
@@ -219,6 +219,17 @@ class Spool:
                 self._adopted = holding
                 return Adopted(holding.unread, damaged, over)
             return Adopted(0, damaged, over)
+
+    def drop_left(self) -> int:
+        """Remove what ended processes left; how many records that were."""
+        dropped = 0
+        with self._lock:
+            for name in self.left():
+                holding, damaged = self._take_over(name)
+                if holding is not None:
+                    dropped += holding.give_up() + damaged
+                    holding.close()
+        return dropped
 
     def _take_over(self, name: str) -> tuple[Holding | None, int]:
         path = f"{self.path}/{name}"
