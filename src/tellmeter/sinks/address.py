@@ -88,8 +88,13 @@ def redact(url: str) -> str:
     def hide(found: re.Match[str]) -> str:
         return f"://{found[1]}:***@" if found[2] else "://***@"
 
-    shown = _SECRET_OPTION.sub(r"\1***", _USER.sub(hide, url, count=1))
+    shown = without_secrets(_USER.sub(hide, url, count=1))
     return shown if shown.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in shown)
+
+
+def without_secrets(query: str) -> str:
+    """A query with `***` for the values of options that are secret by their names."""
+    return _SECRET_OPTION.sub(r"\1***", query)
 
 
 def file_path(text: str) -> Path:

@@ -7,9 +7,7 @@ import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Unpack
-
-import msgspec
+from typing import Unpack
 
 from ..errors import ConfigError
 from ..pipeline.outcome import Delivered, Outcome, Partial, Rejected, RetryLater
@@ -17,13 +15,13 @@ from ..records import AgentMetrics
 from .address import LANE_PARSERS, file_path, parse, whole, whole_or_zero
 from .base import BatchingMetricsSink, LaneOptions, file_reason
 from .checks import check_whole
+from .json_record import columns, encode
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-_encode = msgspec.json.Encoder().encode
 _HOPELESS = {"is_a_directory", "no_such_folder"}
 
 
@@ -144,19 +142,8 @@ class JSONLMetricsSink(BatchingMetricsSink):
 
 
 def line(record: AgentMetrics) -> bytes:
-    """A record as one line of JSON. Zeros and defaults are written out, so that every tool sees the same columns."""
-    fields = _known(record)
-    if not record.tags:
-        del fields["tags"]
-    if not record.tools_used:
-        del fields["tools_used"]
-    if record.stream is not None:
-        fields["stream"] = _known(record.stream)
-    return _encode(fields) + b"\n"
-
-
-def _known(facts: msgspec.Struct) -> dict[str, Any]:
-    return {name: value for name, value in msgspec.structs.asdict(facts).items() if value is not None}
+    """A record as one line of JSON."""
+    return encode(columns(record)) + b"\n"
 
 
 def _append(descriptor: int, size: int, lines: list[bytes], data: bytes) -> Outcome:
