@@ -3,9 +3,11 @@
 # of a server that is missing skip and say so (in CI they fail).
 set -u
 missing=""
-for server in prometheus; do # the command, and the package that has it
+for server in prometheus pgbouncer; do # the command, and the package that has it
     command -v "$server" >/dev/null 2>&1 || missing="$missing $server"
 done
+# Each version's programs have a folder of their own, off the PATH.
+command -v postgres >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"
 [ -z "$missing" ] && exit 0
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "tellmeter: not installed:$missing; their tests skip (as root on Debian they are installed)" >&2

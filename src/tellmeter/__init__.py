@@ -44,10 +44,13 @@ if TYPE_CHECKING:
     from .serve.page import get_metrics_text
     from .serve.server import MetricsServer, start_metrics_server
     from .serve.wsgi import get_metrics_wsgi_app
+    from .signal_flush import install_signal_flush
     from .sinks.base import BatchingMetricsSink, MetricsSink, MetricsStore
     from .sinks.console import ConsoleMetricsSink
+    from .sinks.http import HTTPMetricsSink
     from .sinks.in_memory import InMemoryMetricsSink
     from .sinks.jsonl import JSONLMetricsSink
+    from .sinks.postgresql import PostgreSQLMetricsSink
     from .sinks.sqlite import SQLiteMetricsSink
     from .wire.hooks import instrument, uninstrument
 
@@ -63,6 +66,7 @@ _WHERE = {
     "ConsoleMetricsSink": "sinks.console",
     "Delivered": "pipeline.outcome",
     "FlushReport": "pipeline.ledger",
+    "HTTPMetricsSink": "sinks.http",
     "InMemoryMetricsSink": "sinks.in_memory",
     "JSONFormatter": "instruments.logs",
     "JSONLMetricsSink": "sinks.jsonl",
@@ -80,6 +84,7 @@ _WHERE = {
     "MetricsSummary": "records",
     "MissingExtra": "errors",
     "Partial": "pipeline.outcome",
+    "PostgreSQLMetricsSink": "sinks.postgresql",
     "Rejected": "pipeline.outcome",
     "RetryLater": "pipeline.outcome",
     "SQLiteMetricsSink": "sinks.sqlite",
@@ -102,6 +107,7 @@ _WHERE = {
     "get_metrics_text": "serve.page",
     "get_metrics_wsgi_app": "serve.wsgi",
     "increment_counter": "instruments.functions",
+    "install_signal_flush": "signal_flush",
     "instrument": "wire.hooks",
     "log_counter": "instruments.functions",
     "log_gauge": "instruments.functions",
@@ -132,6 +138,7 @@ __all__ = [
     "ConsoleMetricsSink",
     "Delivered",
     "FlushReport",
+    "HTTPMetricsSink",
     "InMemoryMetricsSink",
     "JSONFormatter",
     "JSONLMetricsSink",
@@ -149,6 +156,7 @@ __all__ = [
     "MetricsSummary",
     "MissingExtra",
     "Partial",
+    "PostgreSQLMetricsSink",
     "Rejected",
     "RetryLater",
     "SQLiteMetricsSink",
@@ -171,6 +179,7 @@ __all__ = [
     "get_metrics_text",
     "get_metrics_wsgi_app",
     "increment_counter",
+    "install_signal_flush",
     "instrument",
     "log_counter",
     "log_gauge",

@@ -194,10 +194,10 @@ class MetricsCollector:
         """Bring everything recorded so far to the sinks, within `timeout` seconds (`flush_timeout_seconds`)."""
         started = time.monotonic()
         deadline = started + (self.config.flush_timeout_seconds if timeout is None else timeout)
-        self._router.drain(deadline - time.monotonic())
+        reached = self._router.drain(deadline - time.monotonic())
         for lane in self._lanes:
-            lane.flush(deadline)
-        return self._report(started)
+            reached = lane.flush(deadline) and reached
+        return self._report(started, reached=reached)
 
     def shutdown_sync(self, timeout: float | None = None) -> FlushReport:
         """Flush, then end the sinks; what is left at the deadline is dropped and counted. Safe to call twice."""
@@ -207,7 +207,9 @@ class MetricsCollector:
         lanes = self._lanes
         for lane in lanes:
             lane.flush(0.0)  # none waits for the one before it
-        return self._report(started, {lane.name: lane.close(deadline) for lane in lanes})
+        left = {lane.name: lane.close(deadline) for lane in lanes}
+        self._router.rest()
+        return self._report(started, left)
 
     async def flush(self, timeout: float | None = None) -> FlushReport:
         """As `flush_sync`, without blocking the event loop."""
@@ -236,13 +238,15 @@ class MetricsCollector:
             counts=counts.snapshot(),
         )
 
-    def _report(self, started: float, dropped: Mapping[str, int] | None = None) -> FlushReport:
+    def _report(
+        self, started: float, dropped: Mapping[str, int] | None = None, *, reached: bool = False
+    ) -> FlushReport:
         stats = {lane.name: lane.stats() for lane in self._lanes}
         waiting = Counter({"": self._router.waiting} | {name: sink.waiting for name, sink in stats.items()})
         waiting.update(dropped or {})
         left = {name: number for name, number in waiting.items() if number}
         return FlushReport(
-            complete=not left,
+            complete=reached or not left,
             waiting=left,
             spooled={name: sink.spooled for name, sink in stats.items() if sink.spooled},
             seconds=time.monotonic() - started,
@@ -252,10 +256,10 @@ class MetricsCollector:
 
     def _process(self, items: list[Any]) -> None:
         kept: list[AgentMetrics] = []
-        dropped = self._dropped
+        dropped: Counter[str] = Counter()
         for item in items:
             known = type(item) is AgentMetrics
-            record = item if known else self._finish(item)
+            record = item if known else self._finish(item, dropped)
             if record is None:
                 continue
             if self._tags or not self.config.enable_streaming_metrics or not self.config.enable_reliability_metrics:
@@ -269,20 +273,23 @@ class MetricsCollector:
                 dropped[reason] += 1
                 continue
             kept.append(record)
-        self._passed += len(kept)
         if kept:
             for lane in self._lanes:
                 lane.put(kept)
+        # Last: until then they count as waiting, and a filter or sink may be slow.
+        self._passed += len(kept)
+        self._dropped.update(dropped)
 
-    def _finish(self, call: Any) -> AgentMetrics | None:
+    @staticmethod
+    def _finish(call: Any, dropped: Counter[str]) -> AgentMetrics | None:
         try:
             record: AgentMetrics | None = call.finish()
         except BaseException as error:
             note("record", error)
-            self._dropped["error"] += 1
+            dropped["error"] += 1
             return None
         if record is None:
-            self._dropped["not_llm"] += 1
+            dropped["not_llm"] += 1
         return record
 
     def _configured(self, record: AgentMetrics) -> AgentMetrics:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+
+import msgspec
 
 from .collector import MetricsCollector
 from .config import SINKS_VARIABLE, SOURCES, MetricsConfig, _flag
 from .errors import ConfigError
+from .records import AgentMetrics
 from .registry.registry import MetricsRegistry
 
 logger = logging.getLogger(__name__)
 
 _process_lock = threading.RLock()
 _process_collector: MetricsCollector | None = None
+_watchers: tuple[Callable[[AgentMetrics], bool], ...] = ()
 
 
 def configure(
@@ -58,6 +63,32 @@ def get_metrics_collector() -> MetricsCollector:
         return _process_collector
 
 
+@contextlib.contextmanager
+def watched(see: Callable[[AgentMetrics], bool]) -> Iterator[None]:
+    """While it runs, `see` gets every record of the process, whatever its filters and sampling keep.
+
+    The process's collector makes way for one with the same settings and a sink in memory. Those that `configure()`
+    makes meanwhile are watched too. At the end they are shut down, and the collector from before is back.
+
+    Args:
+        see: called on a collector's own thread; returns True.
+    """
+    global _process_collector, _watchers
+    with _process_lock:
+        former, watchers = _process_collector, _watchers
+        settings = MetricsConfig.from_env() if former is None else former.config
+        settings = msgspec.structs.replace(settings, enabled=True, when_full=None, spool=None, dead_letters=None)
+        _watchers = (*watchers, see)
+        _process_collector = _make_collector(settings, ["memory:"], None if former is None else former.registry)
+    try:
+        yield
+    finally:
+        with _process_lock:
+            made, _process_collector, _watchers = _process_collector, former, watchers
+        if made is not None:
+            made.shutdown_sync()
+
+
 def is_switched_off() -> bool:
     """Whether the process's collector neither records nor counts. Without one, and none is made, the environment says.
 
@@ -84,6 +115,9 @@ def _make_collector(
         named = os.environ.get(SINKS_VARIABLE, "")
         chosen = [url.strip() for url in named.split(",") if url.strip()] or ["memory:"]
     settings = MetricsConfig.from_env() if config is None else config
+    if _watchers:  # before the filters and sampling of the settings
+        kept = (one for one in settings.filters if one not in _watchers)
+        settings = msgspec.structs.replace(settings, filters=[*_watchers, *kept])
     return MetricsCollector(settings, sinks=chosen, registry=registry)
 
 

@@ -99,3 +99,27 @@ def test_a_collector_says_whether_metering_is_off() -> None:
     assert not process_module.is_switched_off()
     configure(MetricsConfig(enabled=False))
     assert process_module.is_switched_off()
+
+
+def test_who_watches_sees_every_record_and_leaves_the_collector_as_it_was() -> None:
+    former = configure(MetricsConfig(tags={"team": "a"}, filters=[lambda _: False]), sinks=[InMemoryMetricsSink()])
+    seen: list[AgentMetrics] = []
+
+    def see(record: AgentMetrics) -> bool:
+        seen.append(record)
+        return True
+
+    with process_module.watched(see):
+        with meter_call(model="before"):
+            pass
+        inner = configure(MetricsConfig(request_sampling_rate=0.0), sinks=[InMemoryMetricsSink()])
+        with meter_call(model="after"):
+            pass
+        assert get_metrics_collector() is inner
+    assert [(record.model, record.tags) for record in seen] == [("before", {"team": "a"}), ("after", {})]
+    assert get_metrics_collector() is former and former.stats().recorded == 0
+    configure(sinks=[InMemoryMetricsSink()])
+    with meter_call(model="later"):
+        pass
+    get_metrics_collector().flush_sync()
+    assert len(seen) == 2

@@ -156,10 +156,10 @@ class Backlog:
         """Whether the disk is left alone: records then go from memory."""
         return self._clock.monotonic() < self._trouble_until
 
-    def _pop(self, most: int) -> Batch:
+    def _pop(self, most: int, most_bytes: int = BATCH_BYTES) -> Batch:
         records: list[AgentMetrics] = []
         size = 0
-        while self._queue and len(records) < most and (not records or size + self._queue[0][1] <= BATCH_BYTES):
+        while self._queue and len(records) < most and (not records or size + self._queue[0][1] <= most_bytes):
             record, held = self._queue.popleft()
             size += held
             records.append(record)
@@ -182,10 +182,11 @@ class Backlog:
                     self._ledger.lose(damaged, "spool_damaged", spooled=True, adopted=adopted)
                 if found is not None:
                     self._ledger.take(len(found.records), spooled=True, adopted=adopted)
-            if found is None:
+            if found is not None:
+                records += found.records
+                reads.append(found)
+            elif not damaged:
                 break
-            records += found.records
-            reads.append(found)
         return Batch(records, reads, adopted) if records else None
 
     # ------------------------------------------------------------------ to disk
@@ -230,7 +231,7 @@ class Backlog:
         """Write one frame; whether there may be more."""
         assert self.spool is not None
         with self._lock:
-            batch = list(self._pop(min(self._batch_size, FRAME_RECORDS)).records)
+            batch = list(self._pop(min(self._batch_size, FRAME_RECORDS), self.spool.segment_bytes).records)
             self._entered = self._clock.monotonic()
         if not batch:
             return False

@@ -50,6 +50,16 @@ class DeadLetters:
         except OSError as error:
             note("dead_letters", error)
             self._lose(records)
+            self._cut()
+
+    def _cut(self) -> None:
+        """Take back what was written of lines that are not whole."""
+        if self._descriptor is not None:
+            try:
+                self._files.cut(self._descriptor, self._size)
+            except OSError:
+                self.close()
+                self._size = MAX_BYTES  # no further file: the bound is one of the process
 
     def close(self) -> None:
         """Close the file."""

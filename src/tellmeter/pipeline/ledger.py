@@ -42,8 +42,8 @@ class SinkStats(msgspec.Struct, frozen=True, kw_only=True):
 class Ledger:
     """The numbers behind `SinkStats`. Whoever moves records holds the lane's lock.
 
-    `settled` counts those of this process that were entered and are delivered or dropped, in the order in which they
-    came: a flush waits until it reaches what `entered` was.
+    A flush waits until as many are `settled` (delivered, or dropped by the sink) as had `entered` when it began, or all
+    are. What is lost while it waits is taken back from `entered`: it may have come after what the flush waits for.
     """
 
     def __init__(self) -> None:
@@ -84,7 +84,9 @@ class Ledger:
             self.queued -= number
         if adopted:
             self.adopted_unread -= number
-        self._settle(number, adopted=adopted)
+            self.adopted_settled += number
+        else:
+            self.entered -= number
         self._drop(number, reason)
 
     def take(self, number: int, *, spooled: bool = False, adopted: bool = False) -> None:
@@ -101,7 +103,10 @@ class Ledger:
         """Records that were being sent are delivered or dropped."""
         self.in_flight -= delivered + dropped
         self.delivered += delivered
-        self._settle(delivered + dropped, adopted=adopted)
+        if adopted:
+            self.adopted_settled += delivered + dropped
+        else:
+            self.settled += delivered + dropped
         self._drop(dropped, reason)
 
     def give_back(self) -> None:
@@ -122,7 +127,11 @@ class Ledger:
 
     def reached(self, goal: tuple[int, int]) -> bool:
         """Whether everything is settled that had come when `goal()` was asked."""
-        return self.settled >= goal[0] and self.adopted_settled >= goal[1]
+        return self.covers((self.settled, self.adopted_settled), goal)
+
+    def covers(self, settled: tuple[int, int], goal: tuple[int, int]) -> bool:
+        """Whether a goal was reached when so many were settled."""
+        return settled[0] >= min(goal[0], self.entered) and settled[1] >= goal[1]
 
     def stats(self, *, failures: dict[str, int], state: str) -> SinkStats:
         """The account as it is."""
@@ -137,12 +146,6 @@ class Ledger:
             failures=failures,
             state=state,
         )
-
-    def _settle(self, number: int, *, adopted: bool) -> None:
-        if adopted:
-            self.adopted_settled += number
-        else:
-            self.settled += number
 
     def _drop(self, number: int, reason: str) -> None:
         if number:
@@ -172,8 +175,9 @@ class CollectorStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlushReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a flush or shutdown reached: `complete`, or how many records still wait, by sink ("" is the hand-off).
+    """What a flush or shutdown reached: `complete` where everything that was recorded before it is delivered or dropped.
 
+    `waiting`, by sink ("" is the hand-off), is what waits now, with what other threads have recorded meanwhile;
     `spooled`, by sink, are those among them that are on disk and survive the process.
     """
 

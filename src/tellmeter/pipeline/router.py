@@ -23,6 +23,14 @@ SLICE = 128  # how many items are passed on under one hold of the lock, so that 
 _RING_EVERY = 512
 
 
+class _Bell(queue.SimpleQueue[None]):
+    """What wakes one thread of the router."""
+
+    def __init__(self) -> None:
+        self.asleep = True
+        self.not_started = [None]  # whoever pops it starts the thread
+
+
 class Router:
     """A bounded queue and the thread that empties it. `handle` gets lists of at most 128 items, one list at a time.
 
@@ -49,9 +57,7 @@ class Router:
         self._bytes = 0
         self._refused: itertools.count[int] = itertools.count()
         self._lock = threading.RLock()
-        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._asleep = True
-        self._not_started = [None]  # whoever pops it starts the thread
+        self._bell = _Bell()
         self._taken = 0
         self._in_hand = 0
 
@@ -63,10 +69,11 @@ class Router:
             return False
         self._bytes += size
         self._queue.append(item)
-        if self._asleep:
-            self._wake()
+        bell = self._bell  # after the item is in the queue: see `rest`
+        if bell.asleep:
+            self._wake(bell)
         elif waiting % _RING_EVERY == _RING_EVERY - 1:
-            self._bell.put(None)
+            bell.put(None)
         return True
 
     def drain(self, timeout: float | None = None) -> bool:
@@ -102,6 +109,13 @@ class Router:
         """Items that a full queue did not take."""
         return value_of(self._refused)
 
+    def rest(self) -> None:
+        """Let the thread end; the next item starts another. Never blocks."""
+        former, self._bell = self._bell, _Bell()
+        former.put(None)
+        if self._queue and self._bell.asleep:  # who appended just before did not ring the new one
+            self._wake(self._bell)
+
     def after_fork(self) -> None:
         """The parent owns what waited: start empty, with a new lock and no thread."""
         self._reset()
@@ -126,20 +140,20 @@ class Router:
             self._taken += len(items)
         return bool(items)
 
-    def _wake(self) -> None:
-        self._asleep = False
+    def _wake(self, bell: _Bell) -> None:
+        bell.asleep = False
         try:
-            self._not_started.pop()
+            bell.not_started.pop()
         except IndexError:
-            self._bell.put(None)
+            bell.put(None)
             return
         try:
-            threading.Thread(target=self._run, args=(self._bell,), name="tellmeter-router", daemon=True).start()
+            threading.Thread(target=self._run, args=(bell,), name="tellmeter-router", daemon=True).start()
         except RuntimeError:  # the interpreter is ending: whoever reads, and the exit, drain without a thread
-            self._not_started.append(None)
-            self._asleep = True
+            bell.not_started.append(None)
+            bell.asleep = True
 
-    def _run(self, bell: queue.SimpleQueue[None]) -> None:
+    def _run(self, bell: _Bell) -> None:
         idle_since = time.monotonic()
         while bell is self._bell:
             with self._lock:
@@ -153,8 +167,8 @@ class Router:
                 with contextlib.suppress(queue.Empty):
                     bell.get(timeout=POLL_SECONDS)
                 continue
-            self._asleep = True
+            bell.asleep = True
             if not self._queue:  # asked after the flag is up: who appends later rings
                 bell.get()
-            self._asleep = False
+            bell.asleep = False
             idle_since = time.monotonic()

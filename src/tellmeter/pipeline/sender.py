@@ -84,7 +84,7 @@ class Sender:
 
     def due(self, *, hurry: bool) -> float:
         """When `step` has something to do: a time of the clock. Called with the lock."""
-        return self.pacing.not_before if self._parts else self._backlog.due(hurry=hurry)
+        return max(self.pacing.not_before, -math.inf if self._parts else self._backlog.due(hurry=hurry))
 
     def step(self) -> bool:
         """Make one attempt; whether there was something to send."""
@@ -136,14 +136,19 @@ class Sender:
             return RetryLater(reason="exception")
         if isinstance(outcome, Delivered | TooLarge):
             return outcome
-        if isinstance(outcome, Rejected | Partial | RetryLater):
-            return msgspec.structs.replace(outcome, reason=self._known(outcome.reason))
-        note(self._name, TypeError())  # a send() without an outcome: the records are not known to be delivered
-        return Rejected("no_outcome")
+        try:
+            if isinstance(outcome, Rejected | Partial | RetryLater):
+                # Structs do not check what they are made of: indexes that are none must not end the lane.
+                outcome = msgspec.convert(msgspec.to_builtins(outcome), type(outcome))
+                return msgspec.structs.replace(outcome, reason=self._known(outcome.reason))
+            raise TypeError
+        except Exception as error:
+            note(self._name, error)  # a send() without an outcome: the records are not known to be delivered
+            return Rejected("no_outcome")
 
-    def _known(self, reason: object) -> str:
+    def _known(self, reason: str) -> str:
         """A reason that may be a key and stand in a log: short, plain, and one of a hundred at most."""
-        name = _PLAIN.sub("_", str(reason))[:60] or "unknown"
+        name = _PLAIN.sub("_", reason)[:60] or "unknown"
         if name not in self._reasons:
             if len(self._reasons) >= MAX_REASONS:
                 return "other"

@@ -124,7 +124,7 @@ class ThreadLane:
             self._flush_goal = max(self._flush_goal[0], goal[0]), max(self._flush_goal[1], goal[1])
             self._start()
             self._changed.notify_all()
-            while not self._is_flushed(goal) and self._threads:
+            while not self._is_flushed(goal) and self._is_staffed:
                 left = deadline - time.monotonic()
                 if left <= 0 or self._sender.pacing.not_before - self._clock.monotonic() > left:
                     return False
@@ -177,11 +177,17 @@ class ThreadLane:
     def after_fork(self) -> None:
         """The parent owns what waited: start empty, without threads, with new locks."""
         self._backlog.after_fork()
+        self._sender.close()
         self._reset()
         if hasattr(self.sink, "after_fork"):
             guarded(self.name, self.sink.after_fork, default=None)
 
     # ------------------------------------------------------------------ the lane's own threads
+
+    @property
+    def _is_staffed(self) -> bool:
+        """Whether its threads run; one alone, where the interpreter ended while they were started, waits in vain."""
+        return "send" in self._threads and (self._spool is None or "write" in self._threads)
 
     def _start(self) -> None:
         if self._closing:
@@ -209,7 +215,7 @@ class ThreadLane:
             thread.join(max(0.0, deadline - time.monotonic()))
 
     def _is_flushed(self, goal: tuple[int, int]) -> bool:
-        return self._flushed[0] >= goal[0] and self._flushed[1] >= goal[1]
+        return self._ledger.covers(self._flushed, goal)
 
     @property
     def _hurry(self) -> bool:
@@ -247,7 +253,8 @@ class ThreadLane:
                     self._clock.wait(changed, None if due == math.inf else due - now)
                     continue
                 left = sender.deadline - time.monotonic()
-                unwritten = self._spool is not None and self._ledger.queued and "write" in self._threads
+                # The write thread is at it, or close() itself.
+                unwritten = self._spool is not None and self._ledger.queued
                 if sender.pacing.state == "open":
                     left = 0.0
                 if left <= 0 or (due - now > left and not unwritten):
@@ -262,10 +269,10 @@ class ThreadLane:
 
     def _flush_sink(self) -> None:
         with self._changed:
-            goal = self._flush_goal
+            settled = self._ledger.settled, self._ledger.adopted_settled
         self._call("flush")
         with self._changed:
-            self._flushed = max(self._flushed[0], goal[0]), max(self._flushed[1], goal[1])
+            self._flushed = settled
             self._changed.notify_all()
 
     def _write_all(self) -> None:

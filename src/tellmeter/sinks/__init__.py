@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from ..pipeline.outcome import Delivered, Outcome, Partial, Rejected, RetryLater, TooLarge
     from .base import BatchingMetricsSink, MetricsSink, MetricsStore, SupportsSettle
     from .console import ConsoleMetricsSink
+    from .http import HTTPMetricsSink
     from .in_memory import InMemoryMetricsSink
     from .jsonl import JSONLMetricsSink
+    from .postgresql import PostgreSQLMetricsSink
     from .query import SeriesPoint
     from .sqlite import SQLiteMetricsSink
     from .urls import sink_from_url, store_from_url
@@ -20,12 +22,14 @@ _WHERE = {
     "BatchingMetricsSink": ".base",
     "ConsoleMetricsSink": ".console",
     "Delivered": "..pipeline.outcome",
+    "HTTPMetricsSink": ".http",
     "InMemoryMetricsSink": ".in_memory",
     "JSONLMetricsSink": ".jsonl",
     "MetricsSink": ".base",
     "MetricsStore": ".base",
     "Outcome": "..pipeline.outcome",
     "Partial": "..pipeline.outcome",
+    "PostgreSQLMetricsSink": ".postgresql",
     "Rejected": "..pipeline.outcome",
     "RetryLater": "..pipeline.outcome",
     "SQLiteMetricsSink": ".sqlite",
@@ -39,12 +43,14 @@ __all__ = [
     "BatchingMetricsSink",
     "ConsoleMetricsSink",
     "Delivered",
+    "HTTPMetricsSink",
     "InMemoryMetricsSink",
     "JSONLMetricsSink",
     "MetricsSink",
     "MetricsStore",
     "Outcome",
     "Partial",
+    "PostgreSQLMetricsSink",
     "Rejected",
     "RetryLater",
     "SQLiteMetricsSink",

@@ -1,4 +1,4 @@
-"""Sinks and stores by their URL: `sqlite:///calls.db`, `jsonl:///calls.jsonl`, `console:`, `memory:`."""
+"""Sinks and stores by their URL: `sqlite:///calls.db`, `https://host/path`, `jsonl:///calls.jsonl`, `console:`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from .base import MetricsStore
 # Scheme -> module:class, whose `from_url(url)` makes the sink. Imported when it is first named.
 SCHEMES = {
     "console": "console:ConsoleMetricsSink",
+    "http": "http:HTTPMetricsSink",
+    "https": "http:HTTPMetricsSink",
     "jsonl": "jsonl:JSONLMetricsSink",
     "memory": "in_memory:InMemoryMetricsSink",
+    "postgres": "postgresql:PostgreSQLMetricsSink",
+    "postgresql": "postgresql:PostgreSQLMetricsSink",
     "sqlite": "sqlite:SQLiteMetricsSink",
 }
 # Those that a command can ask: their `from_url` takes `must_exist` too. What is in memory, no other process can see.
-STORES = ("sqlite",)
+STORES = ("postgres", "postgresql", "sqlite")
 
 _SQLITE_ENDINGS = (".db", ".sqlite", ".sqlite3")
 

@@ -34,7 +34,7 @@ def test_it_wakes_again_after_it_fell_asleep() -> None:
     handled: list[int] = []
     router = make(handled)
     router.put(1, 1)
-    wait_until(lambda: handled and router._asleep)
+    wait_until(lambda: handled and router._bell.asleep)
     router.put(2, 1)
     wait_until(lambda: handled == [1, 2])
 
@@ -151,3 +151,37 @@ def test_put_from_a_signal_handler_that_interrupts_put() -> None:
         signal.signal(signal.SIGALRM, former)
     router.drain()
     assert len(handled) == 100_000 + interrupts
+
+
+def test_a_router_at_rest_has_no_thread_and_starts_another_when_it_is_needed() -> None:
+    handled: list[int] = []
+    before = set(threading.enumerate())
+    router = make(handled)
+    for number in range(20):
+        assert router.put(number, 1)
+        wait_until(lambda: len(handled) == number + 1)  # noqa: B023 - called at once
+        router.rest()
+        wait_until(lambda: not set(threading.enumerate()) - before)
+    assert handled == list(range(20))
+
+
+def test_resting_while_others_put_leaves_nothing_waiting() -> None:
+    handled: list[int] = []
+    router = make(handled, max_items=10**6)
+    threads = [threading.Thread(target=lambda: [router.put(number, 1) for number in range(3000)]) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        router.rest()
+    wait_until(lambda: len(handled) == 12_000)  # by the router's own thread: nobody drains
+    router.rest()
+
+
+def test_resting_does_not_wait_for_a_handler_that_hangs() -> None:
+    gate = threading.Event()
+    router = Router(lambda items: gate.wait(30), lambda item: 1, max_items=10, max_bytes=10**6)
+    router.put(1, 1)
+    wait_until(lambda: router.waiting == 1 and not router._queue)
+    router.rest()
+    assert not gate.is_set()
+    gate.set()

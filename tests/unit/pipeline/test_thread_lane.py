@@ -127,7 +127,9 @@ def test_a_full_lane_drops_the_newest_and_counts_them() -> None:
 
 
 def test_the_byte_bound_holds() -> None:
-    lane = make(Scripted(lambda batch: RetryLater(after=300)), max_queue_bytes=5000, batch_size=1000, batch_timeout_seconds=100)
+    lane = make(
+        Scripted(lambda batch: RetryLater(after=300)), max_queue_bytes=5000, batch_size=1000, batch_timeout_seconds=100
+    )
     lane.put(records(100))
     assert 0 < lane.stats().queued < 10
     assert lane.stats().balanced

@@ -41,7 +41,8 @@ def test_a_url_names_a_sink(url, kind):
 
 def test_every_scheme_is_importable_and_a_store_is_one():
     for scheme in SCHEMES:
-        assert callable(sink_from_url(f"{scheme}:///x" if scheme in ("sqlite", "jsonl") else f"{scheme}:").after_fork)
+        place = {"sqlite": "///x", "jsonl": "///x", "http": "//host", "https": "//host"}.get(scheme, "")
+        assert callable(sink_from_url(f"{scheme}:{place}").after_fork)
     assert set(STORES) <= set(SCHEMES)
 
 
@@ -66,7 +67,7 @@ def test_options_reach_the_sink():
     [
         (
             "mysql://me:hunter2@host/db",
-            "mysql://me:***@host/db: mysql: is unknown; there are console:, jsonl:, memory:",
+            "mysql://me:***@host/db: mysql: is unknown; there are console:, http:, https:, jsonl:, memory:",
         ),
         ("hunter2calls", "'hunter2calls' is no URL"),
         ("", "a URL is needed, as sqlite:///calls.db"),
@@ -90,7 +91,7 @@ def test_what_cannot_work_is_one_clear_line(url, message):
 
 @pytest.mark.parametrize("url", ["memory:", "console:", "jsonl:///x.jsonl"])
 def test_what_cannot_be_asked_names_what_can(url):
-    with pytest.raises(ConfigError, match="cannot be asked; a store is sqlite:"):
+    with pytest.raises(ConfigError, match="cannot be asked; a store is postgres:, postgresql:, sqlite:"):
         store_from_url(url)
     with pytest.raises(ConfigError, match="is unknown"):
         store_from_url("mysql://host")

@@ -21,10 +21,20 @@ class Files:
 
     def make_folder(self, path: str) -> None:
         """Make a folder for our user alone; one that is a link or somebody else's is a PermissionError."""
+        for parent in reversed(Path(path).parents):  # mkdir(parents=True) gives them the umask's modes
+            if not parent.exists():
+                parent.mkdir(mode=0o700, exist_ok=True)
         try:
             Folder(path).make()
         except Refused as error:
             raise PermissionError(1, str(error)) from None
+
+    def is_ours(self, path: str) -> bool:
+        """Whether there is such a folder, which is no link and nobody else's."""
+        try:
+            return Folder(path).exists()
+        except Refused:
+            return False
 
     def names(self, path: str) -> list[str]:
         """What is in a folder, sorted; nothing where there is none."""
@@ -114,8 +124,11 @@ class Files:
             # The file may have been removed by its last owner between our two steps.
             if os.path.samestat(os.fstat(descriptor), os.stat(path, follow_symlinks=False)):  # noqa: PTH116
                 return descriptor
-        except OSError:
+        except (BlockingIOError, FileNotFoundError):
             pass
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+            raise
         os.close(descriptor)
         return None
 

@@ -39,7 +39,6 @@ class Segment(msgspec.Struct, gc=False):
     """One file. `unread` records lie between `offset` and `size`, the end of what is known to be whole."""
 
     number: int
-    first: int  # the number of its first record
     size: int = 0
     unread: int = 0
     offset: int = len(frames.MAGIC)
@@ -60,7 +59,7 @@ class Holding:
         self._files = files
         self._aside = aside
         self.segments: deque[Segment] = deque()
-        self._spent: deque[int] = deque()  # segments that are read, and not yet known to be delivered
+        self._spent: deque[Segment] = deque()  # that are read, and not yet known to be delivered
         self._read_to = self._acknowledged = Place(0, 0, 0)
         self._descriptor: int | None = None
         self._open_number = 0
@@ -78,25 +77,30 @@ class Holding:
         """Whether everything is delivered or given up."""
         return self._acknowledged >= self._read_to and not self.unread
 
-    def scan(self) -> int:
+    def scan(self, *, last_try: bool = True) -> int:
         """Take stock of a holding that a process left; how many of its records are damaged beyond reading.
 
         Raises:
-            OSError: a folder that cannot be read.
+            OSError: a folder that cannot be read, or a file where this is not the `last_try`.
         """
         found = sorted(int(match[1]) for name in self._files.names(self.path) if (match := SEGMENT.fullmatch(name)))
         self._acknowledged = self._read_to = acknowledged = load_acknowledged(self._files, self.path)
         # What was dropped from a full spool was counted by the process that dropped it: begin with what is there.
         expected = acknowledged.sequence if acknowledged.segment in found else 0 if 1 in found else None
-        lost = 0
+        lost = before = 0
         for number in found:
             if number < acknowledged.segment:
                 self._remove(number)
                 continue
+            if number > before + 1 > 1:
+                expected = None  # so was what is missing in between
+            before = number
             try:
                 segment, missing, expected = self._take_stock(number, expected)
             except (OSError, ValueError) as error:
                 note("spool", error)
+                if isinstance(error, OSError) and not last_try:  # as too many open files
+                    raise
                 self._set_aside(number)
                 continue
             lost += missing
@@ -142,20 +146,17 @@ class Holding:
         return lost
 
     def drop_oldest(self) -> int | None:
-        """Remove the oldest segment that is not written to; how many unread records it had, None where there is none.
+        """Remove the oldest segment that can go; how many unread records it had, None where there is none.
 
-        Its records that are being delivered stay so.
+        What is written to stays, and what is being delivered: it must be there if the process ends meanwhile.
         """
-        if self._spent:
-            self._remove(self._spent.popleft())
-            return 0
-        if len(self.segments) < 2:
+        in_use = self._read_to > self._acknowledged and self._read_to.segment == self.segments[0].number
+        if len(self.segments) < 2 + in_use:
             return None
-        lost = self.skip()
-        self._leave()
-        self._remove(self._spent.pop())
-        self._save_acknowledged(Place(self.segments[0].number, len(frames.MAGIC), self.segments[0].first))
-        return lost
+        segment = self.segments[in_use]
+        del self.segments[in_use]
+        self._remove(segment.number)
+        return segment.unread
 
     def give_up(self) -> int:
         """Drop everything that is unread; how many records that were."""
@@ -170,8 +171,8 @@ class Holding:
         if place <= self._acknowledged:
             return
         self._acknowledged = place
-        while self._spent and self._spent[0] < place.segment:
-            self._remove(self._spent.popleft())
+        while self._spent and (self._spent[0].number < place.segment or place >= self._read_to):
+            self._remove(self._spent.popleft().number)
         self._save_acknowledged(place)
 
     def close(self) -> None:
@@ -182,9 +183,9 @@ class Holding:
             return
         try:
             if self.is_done:
-                for number in [*self._spent, *(segment.number for segment in self.segments)]:
-                    self._remove(number)
-                for name in ("ack", "ack.tmp", "lock"):
+                segments = [f"{segment.number:08}.seg" for segment in (*self._spent, *self.segments)]
+                # In this order: a segment that cannot be removed needs its acknowledgement.
+                for name in (*segments, "ack.tmp", "ack", "lock"):
                     self._files.remove(f"{self.path}/{name}")
                 self._files.remove_folder(self.path)
         except OSError as error:  # a foreign file is in it, or the disk is gone
@@ -202,7 +203,11 @@ class Holding:
     # ------------------------------------------------------------------ files
 
     def _leave(self) -> None:
-        self._spent.append(self.segments.popleft().number)
+        segment = self.segments.popleft()
+        if self._acknowledged >= self._read_to:
+            self._remove(segment.number)
+        else:
+            self._spent.append(segment)
 
     def file(self, number: int) -> str:
         """The path of a segment."""
@@ -225,7 +230,7 @@ class Holding:
         read = self._reader(number)
         assert self._descriptor is not None
         size = self._files.size(self._descriptor)
-        segment = Segment(number, expected or 0)
+        segment = Segment(number)
         if size < len(frames.MAGIC):  # the process ended before it had written anything
             return segment, 0, expected
         if read(len(frames.MAGIC), 0) != frames.MAGIC:
@@ -290,22 +295,21 @@ class OwnHolding(Holding):
         super().__init__(path, lock, files, aside)
         self._segment_bytes = segment_bytes
         self._writer: int | None = None
-        self._sequence = 0
+        self.sequence = 0  # of the next record
         self._unsynced = False
         self._last_number = 0
 
     @property
     def size(self) -> int:
         """Bytes on disk, about."""
-        return sum(segment.size for segment in self.segments) + len(self._spent) * self._segment_bytes
+        return sum(segment.size for segment in (*self._spent, *self.segments))
 
-    def append(self, records: list[AgentMetrics]) -> tuple[tuple[int, int], Place]:
-        """Write a frame of up to 65,535 records; where it begins (segment, offset), and the place after it.
+    def append(self, frame: bytes, number: int) -> tuple[tuple[int, int], Place]:
+        """Write a frame of so many records; where it begins (segment, offset), and the place after it.
 
         Raises:
             OSError: it is not written.
         """
-        frame = frames.encode(records, self._sequence)
         segment = self._segment_for(len(frame))
         begin = segment.number, segment.size
         try:
@@ -314,10 +318,10 @@ class OwnHolding(Holding):
             self._undo(segment)
             raise
         segment.size += len(frame)
-        segment.unread += len(records)
-        self._sequence += len(records)
+        segment.unread += number
+        self.sequence += number
         self._unsynced = True
-        return begin, Place(segment.number, segment.size, self._sequence)
+        return begin, Place(segment.number, segment.size, self.sequence)
 
     def sync(self) -> None:
         """Have what was written survive a power cut.
@@ -351,7 +355,7 @@ class OwnHolding(Holding):
             number = self._last_number + 1
             self._writer = self._files.create(self.file(number))
             self._last_number = number
-            self.segments.append(Segment(number, self._sequence))
+            self.segments.append(Segment(number))
         segment = self.segments[-1]
         if segment.size == 0:
             try:

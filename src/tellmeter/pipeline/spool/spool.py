@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 import threading
@@ -12,10 +13,13 @@ from ...errors import ConfigError
 from ...guard import note
 from ...records import AgentMetrics
 from ...registry.shared.folder import new_name
+from . import frames
 from .files import CAN_LOCK, Files
 from .holding import SEGMENT_BYTES, Holding, OwnHolding, Place
 
 READ_TRIES = 3
+TAKE_OVER_TRIES = 60  # ten minutes: a disk may come back, and a program may have too many files open for a while
+LOCK_TRIES = 10
 QUARANTINE = "quarantine"
 DESTINATION = "destination"
 PROCESS_NAME = re.compile(r"[0-9]{1,10}-[0-9a-f]{16}")
@@ -84,7 +88,7 @@ class Spool:
         self._destination = destination
         self._max_bytes = max_bytes
         # At least two segments, so that there is always one that can be dropped.
-        self._segment_bytes = min(segment_bytes, max_bytes // 4)
+        self.segment_bytes = min(segment_bytes, max_bytes // 4)
         self._max_copies = copies
         self._max_copies_bytes = copies_bytes
         self._files = Files() if files is None else files
@@ -97,27 +101,28 @@ class Spool:
         self._copies: deque[_Copy] = deque()
         self._copied = self._copied_bytes = 0
         self._lost = 0
+        self._tries: dict[str, int] = {}  # to take over what a process left
 
     # ------------------------------------------------------------------ writing
 
     def append(self, records: list[AgentMetrics], size: int, *, drop_oldest: bool = True) -> tuple[int, int]:
         """Write records as one frame; how many of older ones were dropped to make room, and of these were refused.
 
-        `size` is what they hold in memory, about.
+        `size` is what they hold in memory, about. What is being delivered is not dropped.
 
         Raises:
             OSError: nothing is written; what was dropped meanwhile, `take_lost()` tells.
         """
         with self._lock:
             own = self._own_holding()
-            while own.size + size > self._max_bytes:  # a frame takes less than its records in memory
-                dropped = own.drop_oldest() if drop_oldest else None
+            frame = frames.encode(records, own.sequence)
+            room = self._max_bytes - len(frame) - len(frames.MAGIC)
+            while own.size > room:
+                dropped = own.drop_oldest() if drop_oldest and room >= 0 else None
                 if dropped is None:
-                    break
+                    return self.take_lost(), len(records)
                 self._lost += dropped
-            if own.size + size > self._max_bytes:
-                return self.take_lost(), len(records)
-            begin, place = own.append(records)
+            begin, place = own.append(frame, len(records))
             if self._copied + len(records) <= self._max_copies and self._copied_bytes + size <= self._max_copies_bytes:
                 self._copies.append(_Copy(begin, records, size, place))
                 self._copied += len(records)
@@ -143,38 +148,31 @@ class Spool:
     # ------------------------------------------------------------------ reading
 
     def read(self) -> tuple[Read | None, int]:
-        """The oldest frame of this process that was not read yet, and how many records before it were unreadable.
+        """The oldest frame of this process that was not read yet, or how many records are given up as unreadable.
+
+        None and 0 at the end.
 
         Raises:
             OSError: the disk is in trouble; after some tries a segment is given up.
         """
         with self._lock:
-            if self._own is None:
+            begin = None if self._own is None else self._own.next_frame()
+            if self._own is None or begin is None:
                 return None, 0
-            lost = 0
-            while (begin := self._own.next_frame()) is not None:
-                while self._copies and self._copies[0].begin < begin:  # of a segment that was dropped
-                    self._forget_copy()
-                if self._copies and self._copies[0].begin == begin:
-                    copy = self._forget_copy()
-                    self._own.advance(len(copy.records), copy.place)
-                    return Read(copy.records, self._own, copy.place), lost
-                found, missing = _read_next(self._own)
-                lost += missing
-                if found is not None:
-                    return found, lost
-            return None, lost
+            while self._copies and self._copies[0].begin < begin:  # of a segment that was dropped
+                self._forget_copy()
+            if not self._copies or self._copies[0].begin != begin:
+                return _read_next(self._own)
+            copy = self._forget_copy()
+            self._own.advance(len(copy.records), copy.place)
+            return Read(copy.records, self._own, copy.place), 0
 
     def read_adopted(self) -> tuple[Read | None, int]:
-        """The oldest frame of the holding that was taken over, as `read`; None where there is none, or no more."""
+        """The oldest frame of the holding that was taken over, as `read`."""
         with self._lock:
-            lost = 0
-            while self._adopted is not None and self._adopted.next_frame() is not None:
-                found, missing = _read_next(self._adopted)
-                lost += missing
-                if found is not None:
-                    return found, lost
-            return None, lost
+            if self._adopted is None or self._adopted.next_frame() is None:
+                return None, 0
+            return _read_next(self._adopted)
 
     def acknowledge(self, read: Read) -> None:
         """Everything of its holding up to a frame is delivered or given up; removes what is done with."""
@@ -182,9 +180,12 @@ class Spool:
             if read.holding not in (self._own, self._adopted):  # closed meanwhile
                 return
             read.holding.acknowledge(read.place)
-            if read.holding is self._adopted and self._adopted.is_done:
-                self._adopted.close()
-                self._adopted = None
+            self._leave_adopted()
+
+    def _leave_adopted(self) -> None:
+        if self._adopted is not None and self._adopted.is_done:
+            self._adopted.close()
+            self._adopted = None
 
     def _forget_copy(self) -> _Copy:
         copy = self._copies.popleft()
@@ -201,10 +202,11 @@ class Spool:
         the disk.
         """
         with self._lock:
+            self._leave_adopted()  # its last records may have been beyond reading
             if self._adopted is not None:
                 return Adopted(0, 0, 0)
             damaged = over = 0
-            sizes = self._sizes(self.left())
+            sizes = self._sizes([name for name in self.left() if not self._files.is_locked(f"{self.path}/{name}/lock")])
             for name in sorted(sizes, key=lambda name: sizes[name]):
                 holding, lost = self._take_over(name)
                 damaged += lost
@@ -233,17 +235,20 @@ class Spool:
 
     def _take_over(self, name: str) -> tuple[Holding | None, int]:
         path = f"{self.path}/{name}"
-        lock = None
+        holding = None
         try:
             lock = self._files.lock(f"{path}/lock", create=True)
             if lock is None:  # its process lives, or another one was faster
                 return None, 0
             holding = Holding(path, lock, self._files, f"{self.path}/{QUARANTINE}")
-            return holding, holding.scan()
+            tries = self._tries[name] = self._tries.pop(name, 0) + 1
+            damaged = holding.scan(last_try=tries >= TAKE_OVER_TRIES)
+            del self._tries[name]
+            return holding, damaged
         except OSError as error:
             note("spool", error)
-            if lock is not None:
-                self._files.close(lock)
+            if holding is not None:
+                holding.forget()
             return None, 0
 
     def _sizes(self, names: list[str]) -> dict[str, tuple[float, int]]:
@@ -261,7 +266,7 @@ class Spool:
         own = None if self._own is None else self._own.path.rpartition("/")[2]
         adopted = None if self._adopted is None else self._adopted.path.rpartition("/")[2]
         try:
-            names = self._files.names(self.path)
+            names = self._files.names(self.path) if self._files.is_ours(self.path) else []
         except OSError as error:
             note("spool", error)
             return []
@@ -290,13 +295,20 @@ class Spool:
         if self._own is None:
             self._files.make_folder(self.path)
             self._files.replace(self.path, DESTINATION, self._destination.encode("utf-8", "backslashreplace"))
-            while self._own is None:
+            for _ in range(LOCK_TRIES):
                 path = f"{self.path}/{new_name()}"
                 self._files.make_folder(path)
-                lock = self._files.lock(f"{path}/lock", create=True)
+                try:
+                    lock = self._files.lock(f"{path}/lock", create=True)
+                except OSError:
+                    self._files.remove(f"{path}/lock")
+                    self._files.remove_folder(path)
+                    raise
                 if lock is not None:  # else somebody took the empty folder for one that was left
                     aside = f"{self.path}/{QUARANTINE}"
-                    self._own = OwnHolding(path, lock, self._files, aside, segment_bytes=self._segment_bytes)
+                    self._own = OwnHolding(path, lock, self._files, aside, segment_bytes=self.segment_bytes)
+                    return self._own
+            raise OSError(errno.ENOLCK, "no lock")
         return self._own
 
 
