@@ -17,8 +17,9 @@ import msgspec
 from .. import __version__, config
 from ..errors import TellmeterError
 from ..registry.shared.folder import Folder, Refused
-from ..sinks import sqlite_schema, urls
+from ..sinks import urls
 from ..sinks.address import redact
+from ..sinks.sqlite import schema as sqlite_schema
 from ..usage import Usage
 from .probe import probe_apart
 from .stores import ask, chosen_url, file_of

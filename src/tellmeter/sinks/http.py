@@ -15,9 +15,9 @@ from ..records import AgentMetrics
 from ..secret import Secret
 from .address import LANE_PARSERS
 from .base import BatchingMetricsSink, LaneOptions
-from .http_sending import HTTP_PARSERS, HTTPSender
-from .http_url import split_options, without_user
 from .json_record import columns, encode
+from .sending.sender import HTTP_PARSERS, HTTPSender
+from .sending.url import split_options, without_user
 
 _ENV_OPTIONS = ("token", "signing_key")
 

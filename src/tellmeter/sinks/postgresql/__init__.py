@@ -1,0 +1,5 @@
+"""Records in PostgreSQL."""
+
+from .sink import PostgreSQLMetricsSink
+
+__all__ = ["PostgreSQLMetricsSink"]

@@ -1,0 +1,5 @@
+"""Records in a SQLite file."""
+
+from .sink import SQLiteMetricsSink
+
+__all__ = ["SQLiteMetricsSink"]
