@@ -26,7 +26,7 @@ demo: .venv/ready
 
 test: test-current test-legacy
 
-test-current: .venv/ready servers
+test-current: .venv/ready .venv-servers/ready servers
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 test-legacy: .venv-legacy/ready
@@ -61,12 +61,16 @@ lock: .tools/uv
 	$(LOCK) --extra demo --group dev -o requirements/dev.txt
 	$(LOCK) --group legacy -o requirements/legacy.txt
 	$(LOCK) --group bench -o requirements/bench.txt
+	$(LOCK) --group servers --prerelease if-necessary-or-explicit -o requirements/servers.txt
 
 clean:
-	rm -rf .venv .venv-legacy .venv-bench .tools
+	rm -rf .venv .venv-legacy .venv-bench .venv-servers .tools
 
 .venv/ready: requirements/dev.txt pyproject.toml tools/venv.sh .tools/uv
 	tools/venv.sh .venv requirements/dev.txt '$(PYTHON)'
+
+.venv-servers/ready: requirements/servers.txt tools/venv.sh .tools/uv
+	tools/venv.sh .venv-servers requirements/servers.txt '$(PYTHON)' bare
 
 .venv-bench/ready: requirements/bench.txt pyproject.toml tools/venv.sh .tools/uv
 	tools/venv.sh .venv-bench requirements/bench.txt '$(PYTHON)'

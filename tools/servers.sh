@@ -3,8 +3,8 @@
 # of a server that is missing skip and say so (in CI they fail).
 set -u
 missing=""
-for server in prometheus pgbouncer; do # the command, and the package that has it
-    command -v "$server" >/dev/null 2>&1 || missing="$missing $server"
+for server in prometheus pgbouncer victoria-metrics influxd:influxdb; do # the command, and the package that has it
+    command -v "${server%:*}" >/dev/null 2>&1 || missing="$missing ${server#*:}"
 done
 # Each version's programs have a folder of their own, off the PATH.
 command -v postgres >/dev/null 2>&1 || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || missing="$missing postgresql"

@@ -192,14 +192,16 @@ def slope(samples: Sequence[Sample]) -> float:
 def soak(folder: Path, seconds: float, rate: float, tell: Callable[[Sample], None]) -> tuple[list[Sample], End]:
     """Run it in `folder`; `tell` gets each sample as it is taken."""
     memory = InMemoryMetricsSink(max_size=KEPT)
-    flaky = FlakySink(spool=folder / "spool", batch_size=500)
+    flaky = FlakySink(spool=folder / "spool", batch_size=500, max_queue=10_000)
     sinks = [
         memory,
         SQLiteMetricsSink(folder / "calls.db", retention_rows=20_000),
         JSONLMetricsSink(folder / "calls.jsonl", max_bytes=1_000_000, backups=2),
         flaky,
     ]
-    collector = MetricsCollector(MetricsConfig(label_tags=["feature"]), sinks=sinks, registry=MetricsRegistry())
+    # Room for a machine that stalls for a while: what is dropped for want of it would be no fault of the pipeline.
+    config = MetricsConfig(label_tags=["feature"], max_queue=50_000, max_queue_bytes=2**26)
+    collector = MetricsCollector(config, sinks=sinks, registry=MetricsRegistry())
     started = time.monotonic()
     threads = [
         threading.Thread(target=drive, args=(collector, rate / THREADS, started + seconds, first), daemon=True)

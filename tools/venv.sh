@@ -1,5 +1,6 @@
 #!/bin/sh
-# tools/venv.sh FOLDER REQUIREMENTS PYTHON: a virtual environment with exactly the hashed requirements, and this project.
+# tools/venv.sh FOLDER REQUIREMENTS PYTHON [bare]: a virtual environment with exactly the hashed requirements, and this
+# project, unless it is to be bare.
 set -eu
 folder=$1 requirements=$2 python=$3
 uv=.tools/uv
@@ -9,5 +10,5 @@ if ! "$folder/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 
     "$uv" venv --quiet --clear --no-python-downloads --python "$python" "$folder"
 fi
 "$uv" pip sync --quiet --python "$folder/bin/python" --require-hashes "$requirements"
-"$uv" pip install --quiet --python "$folder/bin/python" --no-deps --no-build-isolation --editable .
+[ "${4:-}" = bare ] || "$uv" pip install --quiet --python "$folder/bin/python" --no-deps --no-build-isolation --editable .
 touch "$folder/ready"
