@@ -44,12 +44,14 @@ if TYPE_CHECKING:
     from .serve.page import get_metrics_text
     from .serve.server import MetricsServer, start_metrics_server
     from .serve.wsgi import get_metrics_wsgi_app
+    from .secret import Secret
     from .signal_flush import install_signal_flush
     from .sinks.base import BatchingMetricsSink, MetricsSink, MetricsStore
     from .sinks.console import ConsoleMetricsSink
     from .sinks.http import HTTPMetricsSink
     from .sinks.in_memory import InMemoryMetricsSink
     from .sinks.jsonl import JSONLMetricsSink
+    from .sinks.parquet import ParquetMetricsSink
     from .sinks.postgresql import PostgreSQLMetricsSink
     from .sinks.sqlite import SQLiteMetricsSink
     from .wire.hooks import instrument, uninstrument
@@ -83,12 +85,14 @@ _WHERE = {
     "MetricsStore": "sinks.base",
     "MetricsSummary": "records",
     "MissingExtra": "errors",
+    "ParquetMetricsSink": "sinks.parquet",
     "Partial": "pipeline.outcome",
     "PostgreSQLMetricsSink": "sinks.postgresql",
     "Rejected": "pipeline.outcome",
     "RetryLater": "pipeline.outcome",
     "SQLiteMetricsSink": "sinks.sqlite",
     "SchemaTooNew": "errors",
+    "Secret": "secret",
     "SinkStats": "pipeline.ledger",
     "StoreError": "errors",
     "StreamMetrics": "records",
@@ -155,12 +159,14 @@ __all__ = [
     "MetricsStore",
     "MetricsSummary",
     "MissingExtra",
+    "ParquetMetricsSink",
     "Partial",
     "PostgreSQLMetricsSink",
     "Rejected",
     "RetryLater",
     "SQLiteMetricsSink",
     "SchemaTooNew",
+    "Secret",
     "SinkStats",
     "StoreError",
     "StreamMetrics",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .http import HTTPMetricsSink
     from .in_memory import InMemoryMetricsSink
     from .jsonl import JSONLMetricsSink
+    from .parquet import ParquetMetricsSink
     from .postgresql import PostgreSQLMetricsSink
     from .query import SeriesPoint
     from .sqlite import SQLiteMetricsSink
@@ -28,6 +29,7 @@ _WHERE = {
     "MetricsSink": ".base",
     "MetricsStore": ".base",
     "Outcome": "..pipeline.outcome",
+    "ParquetMetricsSink": ".parquet",
     "Partial": "..pipeline.outcome",
     "PostgreSQLMetricsSink": ".postgresql",
     "Rejected": "..pipeline.outcome",
@@ -49,6 +51,7 @@ __all__ = [
     "MetricsSink",
     "MetricsStore",
     "Outcome",
+    "ParquetMetricsSink",
     "Partial",
     "PostgreSQLMetricsSink",
     "Rejected",

@@ -222,6 +222,7 @@ _FILE_REASONS = {
     errno.EROFS: "read_only",
     errno.EISDIR: "is_a_directory",
     errno.ENOTDIR: "no_such_folder",
+    errno.EEXIST: "no_such_folder",  # a file stands where a folder is to be made
     errno.ENOENT: "no_such_folder",
 }
 

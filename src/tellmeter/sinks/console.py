@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -17,8 +18,13 @@ from .base import BatchingMetricsSink
 _GREEN, _RED, _YELLOW, _DIM, _PLAIN = "\x1b[32m", "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
 
 
+_ALIGNED_FROM = 120  # columns of a terminal that has room for a table
+
+
 class ConsoleMetricsSink(BatchingMetricsSink):
     """A line per call: time, status, provider/model, latency, first token, tokens, dollars, retries, error class.
+
+    On a terminal of 120 columns or more the lines are aligned as a table's are.
 
     Args:
         stream: where to print; standard error without one, whichever that is at the time.
@@ -47,7 +53,8 @@ class ConsoleMetricsSink(BatchingMetricsSink):
             return Rejected("stream_closed")
         try:
             color = _wants_color(stream) if self._color is None else self._color
-            text = "".join(f"{line(record, color=color)}\n" for record in batch)
+            aligned = stream.isatty() and shutil.get_terminal_size().columns >= _ALIGNED_FROM
+            text = "".join(f"{line(record, color=color, aligned=aligned)}\n" for record in batch)
             encoding = getattr(stream, "encoding", None) or "utf-8"
             stream.write(text.encode(encoding, "replace").decode(encoding))
             stream.flush()
@@ -56,27 +63,34 @@ class ConsoleMetricsSink(BatchingMetricsSink):
         return Delivered()
 
 
-def line(record: AgentMetrics, *, color: bool = False) -> str:
-    """The line of one record. Texts of a record hold no control characters, so none reaches the terminal."""
+def line(record: AgentMetrics, *, color: bool = False, aligned: bool = False) -> str:
+    """The line of one record, `aligned` with others as the rows of a table are.
+
+    Texts of a record hold no control characters, so none reaches the terminal.
+    """
     good = record.status == "success"
-    words = [
-        _clock(record.timestamp),
-        _painted("ok" if good else record.status, _GREEN if good else _RED if record.failed else _YELLOW, color=color),
-        f"{record.provider}/{record.model}",
-        _milliseconds(record.latency_ms),
-    ]
-    if record.ttft_ms is not None:
-        words.append(f"ttft {_milliseconds(record.ttft_ms)}")
+    paint = _GREEN if good else _RED if record.failed else _YELLOW
     cached = f" ({record.cached_tokens:,} cached)" if record.cached_tokens else ""
-    estimated = "~" if record.tokens_estimated else ""
-    words.append(f"{estimated}{record.input_tokens:,}{cached} in, {estimated}{record.output_tokens:,} out")
-    words.append("$?" if record.cost_usd is None else _dollars(record.cost_usd))
-    if record.retries:
-        words.append("1 retry" if record.retries == 1 else f"{record.retries:,} retries")
-    if record.error_class is not None:
-        words.append(_painted(record.error_class, _RED if record.failed else _YELLOW, color=color))
-    between = f" {_DIM}|{_PLAIN} " if color else " | "
-    return " ".join(words[:2]) + " " + between.join(words[2:])
+    about = "~" if record.tokens_estimated else ""
+    cells = [
+        (_clock(record.timestamp), 8, _DIM if color else ""),
+        ("ok" if good else record.status, -12, paint),
+        (f"{record.provider}/{record.model}", -36, ""),
+        (_milliseconds(record.latency_ms), 9, ""),
+        ("" if record.ttft_ms is None else f"ttft {_milliseconds(record.ttft_ms)}", 13, _DIM if color else ""),
+        (f"{about}{record.input_tokens:,}{cached} in, {about}{record.output_tokens:,} out", 24, ""),
+        ("$?" if record.cost_usd is None else _dollars(record.cost_usd), 9, ""),
+        (f"{record.retries:,} {'retry' if record.retries == 1 else 'retries'}" if record.retries else "", 0, _YELLOW),
+        (record.error_class or "", 0, paint),
+    ]
+    if aligned:
+        words = [
+            (f"{text:>{width}}" if width > 0 else f"{text:<{-width}}", paint) for text, width, paint in cells if width
+        ]
+        words += [(text, paint) for text, width, paint in cells if text and not width]
+        return "  ".join(_painted(text, paint, color=color) for text, paint in words).rstrip()
+    plain = [_painted(text, paint, color=color) for text, _, paint in cells if text]
+    return " ".join(plain[:2]) + " " + (f" {_DIM}|{_PLAIN} " if color else " | ").join(plain[2:])
 
 
 def _wants_color(stream: TextIO) -> bool:
@@ -84,7 +98,7 @@ def _wants_color(stream: TextIO) -> bool:
 
 
 def _painted(text: str, paint: str, *, color: bool) -> str:
-    return f"{paint}{text}{_PLAIN}" if color else text
+    return f"{paint}{text}{_PLAIN}" if color and paint else text
 
 
 def _clock(timestamp: float) -> str:

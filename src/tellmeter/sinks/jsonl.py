@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import os
+import shutil
 import stat
 import time
 from collections.abc import Sequence
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Unpack
 
 from ..errors import ConfigError
+from ..guard import note
 from ..pipeline.outcome import Delivered, Outcome, Partial, Rejected, RetryLater
 from ..records import AgentMetrics
 from .address import LANE_PARSERS, file_path, parse, whole, whole_or_zero
@@ -38,6 +42,7 @@ class JSONLMetricsSink(BatchingMetricsSink):
         max_bytes: rotate before the file would grow larger (`calls.jsonl` to `calls.jsonl.1`, and so on). A batch is
             never split.
         backups: how many rotated files to keep.
+        compress: "gzip" packs a file once it is rotated (`calls.jsonl.1.gz`), or None.
         lane: settings for this sink alone, as `spool="folder"`; see `LaneOptions`.
 
     Raises:
@@ -50,6 +55,7 @@ class JSONLMetricsSink(BatchingMetricsSink):
         *,
         max_bytes: int | None = None,
         backups: int = 3,
+        compress: str | None = None,
         **lane: Unpack[LaneOptions],
     ) -> None:
         super().__init__(**lane)
@@ -61,27 +67,37 @@ class JSONLMetricsSink(BatchingMetricsSink):
             if fcntl is None:
                 raise ConfigError("max_bytes: this system has no file locks, with which processes take turns")
         check_whole("backups", backups, 0)
+        if compress not in ("gzip", None):
+            raise ConfigError(f"compress = {compress!r}: it must be 'gzip' or None")
         self.path: Path = file_path(text)
         self.destination = str(self.path)
         self.max_bytes = max_bytes
         self.backups = backups
+        self.compress = compress
         self._descriptor: int | None = None
 
     @classmethod
     def from_url(cls, url: str) -> JSONLMetricsSink:
-        """`jsonl:///relative` or `jsonl:////absolute`, with the options `max_bytes` and `backups`, and the lane's."""
+        """`jsonl:///relative` or `jsonl:////absolute`; options: `max_bytes`, `backups`, `compress` and the lane's."""
         address = parse(url)
-        return cls(address.file(), **address.read(max_bytes=whole, backups=whole_or_zero, **LANE_PARSERS))
+        return cls(address.file(), **address.read(max_bytes=whole, backups=whole_or_zero, compress=str, **LANE_PARSERS))
 
     def send(self, batch: Sequence[AgentMetrics], deadline: float) -> Outcome:
         """Append the batch with one write."""
         lines = [line(record) for record in batch]
         try:
-            return self._append_in_turn(lines, b"".join(lines), deadline)
+            outcome = self._append_in_turn(lines, b"".join(lines), deadline)
         except OSError as error:
             self.close()
             reason = file_reason(error)
             return Rejected(reason) if reason in _HOPELESS else RetryLater(reason=reason)
+        if self.compress:
+            for number in range(1, self.backups + 1):
+                try:
+                    _pack(f"{self.path}.{number}")
+                except OSError as error:  # the batch is delivered all the same; the next one tries again
+                    note("jsonl", error)
+        return outcome
 
     def close(self) -> None:
         """Close the file."""
@@ -108,11 +124,9 @@ class JSONLMetricsSink(BatchingMetricsSink):
 
     def _is_current(self, descriptor: int) -> bool:
         ours = os.fstat(descriptor)
-        try:
-            there = self.path.stat()
-        except FileNotFoundError:
-            return False
-        return not stat.S_ISREG(ours.st_mode) or (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+        if not stat.S_ISREG(ours.st_mode):
+            return self.path.exists()
+        return _is_at(str(self.path), ours)
 
     def _append_in_turn(self, lines: list[bytes], data: bytes, deadline: float) -> Outcome:
         """Append under the file's lock, after a rotation where it is due."""
@@ -124,21 +138,57 @@ class JSONLMetricsSink(BatchingMetricsSink):
                 if not self._is_current(descriptor):  # another process has rotated it while we waited
                     continue
                 size = os.fstat(descriptor).st_size
-                if self.max_bytes is None or size == 0 or size + len(data) <= self.max_bytes:
+                fits = self.max_bytes is None or size == 0 or size + len(data) <= self.max_bytes
+                if fits or not self._rotate():
                     return _append(descriptor, size, lines, data)
-                self._rotate()
             finally:
                 _unlock(descriptor)
 
-    def _rotate(self) -> None:
-        for number in range(self.backups - 1, 0, -1):
-            older = Path(f"{self.path}.{number}")
-            if older.exists():
-                older.replace(f"{self.path}.{number + 1}")
-        if self.backups:
-            self.path.replace(f"{self.path}.1")
-        else:
-            self.path.unlink()
+    def _rotate(self) -> bool:
+        """Give the files the next names; False while another process packs one of them."""
+        with contextlib.ExitStack() as locked:
+            for number in range(1, self.backups + 1):
+                try:
+                    older = locked.enter_context(Path(f"{self.path}.{number}").open("rb"))
+                except FileNotFoundError:
+                    continue
+                if not _lock(older.fileno(), 0.0):
+                    return False
+            for number in range(self.backups - 1, 0, -1):
+                for ending, other in (("", ".gz"), (".gz", "")):
+                    if Path(f"{self.path}.{number}{ending}").exists():
+                        Path(f"{self.path}.{number}{ending}").replace(f"{self.path}.{number + 1}{ending}")
+                        Path(f"{self.path}.{number + 1}{other}").unlink(missing_ok=True)  # older still
+            if self.backups:
+                self.path.replace(f"{self.path}.1")
+            else:
+                self.path.unlink()
+        return True
+
+
+def _pack(path: str) -> None:
+    """Make `<path>.gz` of a rotated file, unless another process is at it. Meanwhile nobody gives it another name."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+    except FileNotFoundError:
+        return
+    temporary = Path(f"{path}.gz.tmp")  # one packs at a time
+    with os.fdopen(descriptor, "rb") as plain:
+        if not _lock(descriptor, 0.0) or not _is_at(path, os.fstat(descriptor)):
+            return
+        packed_to = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
+        with os.fdopen(packed_to, "wb") as raw, gzip.open(raw, "wb", compresslevel=6) as packed:
+            shutil.copyfileobj(plain, packed, 1 << 20)
+        temporary.replace(f"{path}.gz")
+        Path(path).unlink()
+
+
+def _is_at(path: str, ours: os.stat_result) -> bool:
+    try:
+        there = Path(path).stat()
+    except FileNotFoundError:
+        return False
+    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
 
 def line(record: AgentMetrics) -> bytes:

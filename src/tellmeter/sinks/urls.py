@@ -16,6 +16,7 @@ SCHEMES = {
     "https": "http:HTTPMetricsSink",
     "jsonl": "jsonl:JSONLMetricsSink",
     "memory": "in_memory:InMemoryMetricsSink",
+    "parquet": "parquet:ParquetMetricsSink",
     "postgres": "postgresql:PostgreSQLMetricsSink",
     "postgresql": "postgresql:PostgreSQLMetricsSink",
     "sqlite": "sqlite:SQLiteMetricsSink",

@@ -151,3 +151,15 @@ def test_a_url_sets_the_colour():
     assert ConsoleMetricsSink.from_url("console://")._color is None
     with pytest.raises(ConfigError, match="has no place"):
         ConsoleMetricsSink.from_url("console:///dev/stdout")
+
+
+def test_aligned_lines_have_their_columns_at_the_same_place() -> None:
+    rows = [
+        record(latency_ms=8.0, input_tokens=1, cost_usd=0.0004),
+        record(latency_ms=12_345.0, input_tokens=12_000, output_tokens=999, cost_usd=12.5, retries=1),
+        record(model="m", status="error", error_class="RateLimitError"),
+    ]
+    lines = [line(row, aligned=True) for row in rows]
+    assert len({text.index(" in, ") + len(text.split(" in, ")[1].split(" out")[0]) for text in lines}) == 1
+    assert len({text.index("openai/") for text in lines}) == 1
+    assert lines[1].endswith("$12.50  1 retry") and lines[2].endswith("RateLimitError")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
 import stat
@@ -279,3 +280,41 @@ def test_closing_twice_and_writing_after_it_work(path):
     sink.close()
     sink.send([record()], deadline())
     assert len(read(path)) == 2
+
+
+@rotating
+def test_rotated_files_are_packed_and_nothing_is_lost(path):
+    sink = JSONLMetricsSink(path, max_bytes=3000, backups=50, compress="gzip")
+    sent = [made.record(number) for number in range(60)]
+    for start in range(0, 60, 3):
+        assert sink.send(sent[start : start + 3], made.deadline()) == Delivered()
+    sink.close()
+    packed = sorted(path.parent.glob("*.gz"))
+    assert len(packed) > 5 and [file.name for file in path.parent.glob(f"{path.name}.?")] == []
+    texts = [gzip.decompress(file.read_bytes()) for file in packed] + [path.read_bytes()]
+    found = [msgspec.json.decode(line, type=AgentMetrics) for text in texts for line in text.splitlines()]
+    assert sorted(found, key=lambda record: record.timestamp) == sent
+    assert all(stat.S_IMODE(file.stat().st_mode) == 0o600 for file in packed)
+
+
+@rotating
+def test_the_oldest_packed_files_go_too(path):
+    sink = JSONLMetricsSink(path, max_bytes=100, backups=2, compress="gzip")
+    for number in range(6):
+        sink.send([made.record(number)], made.deadline())
+    sink.close()
+    assert sorted(file.name for file in path.parent.iterdir()) == [path.name, f"{path.name}.1.gz", f"{path.name}.2.gz"]
+
+
+@rotating
+def test_a_file_that_another_process_packs_keeps_its_name_and_the_rotation_waits(path):
+    sink = JSONLMetricsSink(path, max_bytes=100, backups=2)
+    for number in range(3):
+        sink.send([made.record(number)], made.deadline())
+    with open(f"{path}.1", "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        before = os.fstat(held.fileno()).st_ino
+        assert sink.send([made.record(3)], made.deadline()) == Delivered()
+        assert os.stat(f"{path}.1").st_ino == before
+    assert path.read_text().count("\n") == 2
+    sink.close()
