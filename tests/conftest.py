@@ -1,17 +1,17 @@
 from __future__ import annotations
 
+import functools
 import os
 import sys
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tellmeter import collector
+from tellmeter.collector import MetricsCollector
 from tellmeter.pipeline.thread_lane import ThreadLane
-
-lifecycle_join = collector.lifecycle.join
 
 pytest_plugins = ["pytester"]  # for the tests of tellmeter's own plugin
 
@@ -28,18 +28,24 @@ settings.load_profile("tellmeter")
 
 @pytest.fixture(autouse=True)
 def ledgers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """At the end of every test the account of each collector and each sink adds up."""
-    made: list[Any] = []
+    """At the end of every test the account of each collector that is still there, and of each lane, adds up."""
+    lanes: list[ThreadLane] = []
+    collectors: weakref.WeakSet[MetricsCollector] = weakref.WeakSet()
+    make_lane, make_collector = ThreadLane.__init__, MetricsCollector.__init__
 
-    class Noted(ThreadLane):
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
-            made.append(self)
+    def noted_lane(self: ThreadLane, *arguments: Any, **options: Any) -> None:
+        make_lane(self, *arguments, **options)
+        lanes.append(self)
 
-    monkeypatch.setattr(collector, "ThreadLane", Noted)
-    monkeypatch.setattr(collector.lifecycle, "join", lambda one: (made.append(one), lifecycle_join(one)))
+    @functools.wraps(make_collector)
+    def noted_collector(self: MetricsCollector, *arguments: Any, **options: Any) -> None:
+        make_collector(self, *arguments, **options)
+        collectors.add(self)
+
+    monkeypatch.setattr(ThreadLane, "__init__", noted_lane)
+    monkeypatch.setattr(MetricsCollector, "__init__", noted_collector)
     yield
-    for one in made:
+    for one in (*lanes, *collectors):
         assert one.stats().balanced, one.stats()
 
 

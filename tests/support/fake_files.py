@@ -141,6 +141,17 @@ class FakeFiles(Files):
         file.written = disk.time
         return len(data)
 
+    def open_slots(self, path: str) -> int:
+        self.disk.check("open_slots")
+        return self._opened(path, self.disk.files.get(path) or self._new(path))
+
+    def put(self, descriptor: int, data: bytes, offset: int) -> None:
+        self.disk.check("put")
+        file = self.open_files[descriptor][1]
+        file.data[offset : offset + len(data)] = data
+        self.disk.time += 1
+        file.written = self.disk.time
+
     def read(self, descriptor: int, number: int, offset: int) -> bytes:
         self.disk.check("read")
         return bytes(self.open_files[descriptor][1].data[offset : offset + number])

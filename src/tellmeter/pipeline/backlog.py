@@ -132,7 +132,7 @@ class Backlog:
         with self._lock:
             self._oldest = self._clock.monotonic()
             if batch is None and (self.spool is None or self._in_trouble()):
-                batch = self._pop(most)
+                batch = self._pop(most, BATCH_BYTES)
                 self._ledger.take(len(batch.records))
             return batch if batch is not None and batch.records else None
 
@@ -156,7 +156,7 @@ class Backlog:
         """Whether the disk is left alone: records then go from memory."""
         return self._clock.monotonic() < self._trouble_until
 
-    def _pop(self, most: int, most_bytes: int = BATCH_BYTES) -> Batch:
+    def _pop(self, most: int, most_bytes: int) -> Batch:
         records: list[AgentMetrics] = []
         size = 0
         while self._queue and len(records) < most and (not records or size + self._queue[0][1] <= most_bytes):
@@ -231,8 +231,10 @@ class Backlog:
         """Write one frame; whether there may be more."""
         assert self.spool is not None
         with self._lock:
-            batch = list(self._pop(min(self._batch_size, FRAME_RECORDS), self.spool.segment_bytes).records)
-            self._entered = self._clock.monotonic()
+            most = min(self._batch_size, FRAME_RECORDS)
+            batch = self._pop(most, self.spool.segment_bytes).records
+            if len(batch) == most or not self._queue:  # else the next frame takes what came with these
+                self._entered = self._clock.monotonic()
         if not batch:
             return False
         size = sum(map(size_of, batch))

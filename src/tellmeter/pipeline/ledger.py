@@ -43,14 +43,15 @@ class Ledger:
     """The numbers behind `SinkStats`. Whoever moves records holds the lane's lock.
 
     A flush waits until as many are `settled` (delivered, or dropped by the sink) as had `entered` when it began, or all
-    are. What is lost while it waits is taken back from `entered`: it may have come after what the flush waits for.
+    are. What is lost while it waits, or overtakes, is taken back from `entered`: it may have come after what the flush
+    waits for.
     """
 
     def __init__(self) -> None:
         self.accepted = self.delivered = 0
         self.dropped: Counter[str] = Counter()
         self.queued = self.in_flight = self.spooled = 0
-        self.entered = self.settled = 0
+        self.entered = self.settled = self.finished = self.overtaking = 0
         self.adopted = self.adopted_settled = self.adopted_unread = 0
 
     def enter(self, number: int) -> None:
@@ -95,6 +96,9 @@ class Ledger:
             self.spooled -= number
         else:
             self.queued -= number
+            if self.spooled > self.adopted_unread:  # the disk is in trouble: they overtake what is on it
+                self.overtaking += number
+                self.entered -= number
         if adopted:
             self.adopted_unread -= number
         self.in_flight += number
@@ -103,10 +107,13 @@ class Ledger:
         """Records that were being sent are delivered or dropped."""
         self.in_flight -= delivered + dropped
         self.delivered += delivered
-        if adopted:
-            self.adopted_settled += delivered + dropped
-        else:
-            self.settled += delivered + dropped
+        self.finished += delivered + dropped
+        if not self.in_flight:  # of a batch of which some are sent again, the others may be newer
+            if adopted:
+                self.adopted_settled += self.finished
+            else:
+                self.settled += self.finished - self.overtaking
+            self.finished = self.overtaking = 0
         self._drop(dropped, reason)
 
     def give_back(self) -> None:
@@ -131,7 +138,7 @@ class Ledger:
 
     def covers(self, settled: tuple[int, int], goal: tuple[int, int]) -> bool:
         """Whether a goal was reached when so many were settled."""
-        return settled[0] >= min(goal[0], self.entered) and settled[1] >= goal[1]
+        return settled[0] >= min(goal[0], self.entered + self.overtaking) and settled[1] >= goal[1]
 
     def stats(self, *, failures: dict[str, int], state: str) -> SinkStats:
         """The account as it is."""
@@ -175,7 +182,7 @@ class CollectorStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FlushReport(msgspec.Struct, frozen=True, kw_only=True):
-    """What a flush or shutdown reached: `complete` where everything that was recorded before it is delivered or dropped.
+    """What a flush or shutdown reached: `complete` where all that was recorded before it is delivered or dropped.
 
     `waiting`, by sink ("" is the hand-off), is what waits now, with what other threads have recorded meanwhile;
     `spooled`, by sink, are those among them that are on disk and survive the process.

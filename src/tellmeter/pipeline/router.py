@@ -5,9 +5,7 @@ Nothing here takes a lock on the caller's side, so that it is safe in signal han
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import queue
 import threading
 import time
 from collections import deque
@@ -23,12 +21,28 @@ SLICE = 128  # how many items are passed on under one hold of the lock, so that 
 _RING_EVERY = 512
 
 
-class _Bell(queue.SimpleQueue[None]):
-    """What wakes one thread of the router."""
+class _Bell:
+    """What wakes one thread of the router: a lock that whoever rings lets go of, which waits for nothing.
+
+    The lock is made late, so that it is gevent's where gevent has taken the place of threads.
+    """
 
     def __init__(self) -> None:
         self.asleep = True
         self.not_started = [None]  # whoever pops it starts the thread
+        self._silent = threading.Lock()
+        self._silent.acquire()
+
+    def ring(self) -> None:
+        """Wake the thread, or have its next wait end at once."""
+        try:
+            self._silent.release()
+        except RuntimeError:  # it rings already
+            pass
+
+    def wait(self, seconds: float = -1.0) -> None:
+        """Wait until it rings, for `seconds` at most (-1: for ever)."""
+        self._silent.acquire(timeout=seconds)
 
 
 class Router:
@@ -73,7 +87,7 @@ class Router:
         if bell.asleep:
             self._wake(bell)
         elif waiting % _RING_EVERY == _RING_EVERY - 1:
-            bell.put(None)
+            bell.ring()
         return True
 
     def drain(self, timeout: float | None = None) -> bool:
@@ -112,7 +126,7 @@ class Router:
     def rest(self) -> None:
         """Let the thread end; the next item starts another. Never blocks."""
         former, self._bell = self._bell, _Bell()
-        former.put(None)
+        former.ring()
         if self._queue and self._bell.asleep:  # who appended just before did not ring the new one
             self._wake(self._bell)
 
@@ -145,7 +159,7 @@ class Router:
         try:
             bell.not_started.pop()
         except IndexError:
-            bell.put(None)
+            bell.ring()
             return
         try:
             threading.Thread(target=self._run, args=(bell,), name="tellmeter-router", daemon=True).start()
@@ -164,11 +178,10 @@ class Router:
                 if len(self._queue) >= SLICE:
                     continue
             if now - idle_since < IDLE_SECONDS:
-                with contextlib.suppress(queue.Empty):
-                    bell.get(timeout=POLL_SECONDS)
+                bell.wait(POLL_SECONDS)
                 continue
             bell.asleep = True
             if not self._queue:  # asked after the flag is up: who appends later rings
-                bell.get()
+                bell.wait()
             bell.asleep = False
             idle_since = time.monotonic()

@@ -134,17 +134,20 @@ class Sender:
         except BaseException as error:
             note(self._name, error)
             return RetryLater(reason="exception")
-        if isinstance(outcome, Delivered | TooLarge):
-            return outcome
         try:
-            if isinstance(outcome, Rejected | Partial | RetryLater):
-                # Structs do not check what they are made of: indexes that are none must not end the lane.
-                outcome = msgspec.convert(msgspec.to_builtins(outcome), type(outcome))
-                return msgspec.structs.replace(outcome, reason=self._known(outcome.reason))
-            raise TypeError
+            return self._checked(outcome)
         except Exception as error:
             note(self._name, error)  # a send() without an outcome: the records are not known to be delivered
             return Rejected("no_outcome")
+
+    def _checked(self, outcome: Any) -> Outcome:
+        """An outcome whose parts are what they should be: indexes that are none must not end the lane."""
+        if isinstance(outcome, Delivered | TooLarge):
+            return outcome
+        if not isinstance(outcome, Rejected | Partial | RetryLater):
+            raise TypeError(type(outcome))
+        checked = msgspec.convert(msgspec.to_builtins(outcome), type(outcome))  # its making checks nothing
+        return msgspec.structs.replace(checked, reason=self._known(checked.reason))
 
     def _known(self, reason: str) -> str:
         """A reason that may be a key and stand in a log: short, plain, and one of a hundred at most."""

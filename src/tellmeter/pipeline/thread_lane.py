@@ -212,7 +212,7 @@ class ThreadLane:
         if thread is None:
             work()  # the interpreter is ending and starts no more threads (Python 3.12 and later)
         elif thread is not threading.current_thread():
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX))
 
     def _is_flushed(self, goal: tuple[int, int]) -> bool:
         return self._ledger.covers(self._flushed, goal)
@@ -257,7 +257,7 @@ class ThreadLane:
                 unwritten = self._spool is not None and self._ledger.queued
                 if sender.pacing.state == "open":
                     left = 0.0
-                if left <= 0 or (due - now > left and not unwritten):
+                if left <= 0 or (due - now >= left and not unwritten):
                     return None
                 changed.wait(min(left, due - now, IDLE_SECONDS))
         return None

@@ -100,6 +100,7 @@ def test_a_record_that_raises_is_counted_alone() -> None:
     assert stats.sinks["Sink"].delivered == 2 and stats.sinks["Sink"].dropped == {"sink_error": 1} and stats.balanced
 
 
+@pytest.mark.fault(13)
 def test_it_works_beside_a_running_loop_and_across_several() -> None:
     sink = AsyncSink()
     collector = MetricsCollector(sinks=[sink])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import math
-import os
 import struct
 import threading
 import zlib
@@ -29,7 +28,6 @@ from tellmeter.pipeline.sender import Sender
 from tellmeter.pipeline.spool import spool
 from tellmeter.pipeline.spool.spool import Spool
 from tests.support.fake_files import FakeDisk, FakeFiles
-
 
 
 class Clock:
@@ -114,6 +112,7 @@ class Process:
             at_work=threading.RLock(),
         )
         self.put: list[str] = []
+        self.goals: list[tuple[tuple[int, int], set[str]]] = []  # of flushes, and what each waits for
         self.faults = disk.faults  # how many the disk had seen when the process began
 
     @property
@@ -131,8 +130,9 @@ def on_disk(disk: FakeDisk, folder: str) -> list[str]:
     """The ids in whole frames of a process's folder that are not acknowledged, read without the code under test."""
     ack = disk.files.get(f"{folder}/ack")
     segment, offset = 0, 0
-    if ack is not None and len(ack.data) == 24 and zlib.crc32(ack.data[:20]) == int.from_bytes(ack.data[20:], "big"):
-        segment, offset, _ = struct.unpack(">IQQ", ack.data[:20])
+    for slot in (ack.data[:24], ack.data[24:48]) if ack is not None else ():
+        if len(slot) == 24 and zlib.crc32(slot[:20]) == int.from_bytes(slot[20:], "big"):
+            segment, offset = max((segment, offset), struct.unpack(">IQQ", slot[:20])[:2])
     found = []
     for path in sorted(disk.files):
         if not path.startswith(f"{folder}/") or not path.endswith(".seg"):
@@ -166,14 +166,15 @@ OUTCOMES = st.one_of(
     st.just(TooLarge()),
     st.builds(
         Partial,
-        retry=st.lists(st.integers(-1, 8), max_size=3).map(tuple),
-        rejected=st.lists(st.integers(-1, 8), max_size=3).map(tuple),
+        retry=st.lists(st.integers(-1, 3), max_size=3).map(tuple),
+        rejected=st.lists(st.integers(-1, 3), max_size=3).map(tuple),
     ),
     st.just(OSError("down")),
     st.none(),
     st.sampled_from(MALFORMED),
 )
 OPERATIONS = ["make_folder", "names", "create", "open", "write", "read", "size", "cut", "sync", "replace", "load"]
+OPERATIONS += ["open_slots", "put"]
 OPERATIONS += ["move", "remove", "remove_folder", "lock", "is_locked", "weigh", "is_ours"]
 
 
@@ -206,6 +207,7 @@ class Delivery(RuleBasedStateMachine):
         copies=st.sampled_from([0, 2, 1000]),
         when_full=st.sampled_from(["spool", "drop_newest", "drop_oldest"]),
         with_spool=st.sampled_from([True, True, True, False]),
+        faults=st.booleans(),
     )
     def begin(self, **limits: Any) -> None:
         self.limits = limits
@@ -237,6 +239,11 @@ class Delivery(RuleBasedStateMachine):
     def send(self, which: int, hurry: bool, outcome: Any) -> None:
         self._send(self.pick(which), hurry=hurry, outcome=outcome)
 
+    @rule(which=st.integers(0, 2))
+    def flush(self, which: int) -> None:
+        process = self.pick(which)
+        process.goals.append((process.ledger.goal(), set(process.put)))
+
     @rule(seconds=st.sampled_from([0.05, 0.2, 1.0, 6.0, 40.0, 700.0]))
     def advance(self, seconds: float) -> None:
         self.clock.now += seconds
@@ -260,19 +267,22 @@ class Delivery(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ what goes wrong
 
+    @precondition(lambda self: self.limits["faults"])
     @rule(operation=st.sampled_from(OPERATIONS), code=st.sampled_from([errno.ENOSPC, errno.EIO, errno.EROFS]))
     def break_disk(self, operation: str, code: int) -> None:
         self.disk.fails[operation] = code
 
+    @precondition(lambda self: self.limits["faults"])
     @rule(room=st.integers(0, 600))
     def fill_disk(self, room: int) -> None:
         self.disk.room = room
 
     @precondition(lambda self: self.disk.fails or self.disk.room is not None)
-    @rule()
-    def mend_disk(self) -> None:
+    @rule(seconds=st.sampled_from([0.0, 40.0]))
+    def mend_disk(self, seconds: float) -> None:
         self.disk.fails.clear()
         self.disk.room = None
+        self.clock.now += seconds
 
     # ------------------------------------------------------------------ ends and beginnings
 
@@ -314,7 +324,7 @@ class Delivery(RuleBasedStateMachine):
             process.backlog.clear()
             lost = process.ledger.abandon("shutdown")
         assert not process.files.open_files, "a descriptor stays open"
-        assert not healthy or self.limits['with_spool'] <= (lost == 0 or in_memory)
+        assert not healthy or self.limits["with_spool"] <= (lost == 0 or in_memory)
         self._check(process)
         self._gone(process)
 
@@ -377,6 +387,21 @@ class Delivery(RuleBasedStateMachine):
                 assert len(found) >= own, (len(found), own)
 
     @invariant()
+    def a_flush_ends_when_what_it_waits_for_is_settled(self) -> None:
+        for process in self.processes:
+            waiting = {record.id for record, _ in process.backlog._queue}
+            waiting |= {record.id for part in process.sender._parts for record in part}
+            if process.folder is not None and not process.ledger.dropped["spool_damaged"]:
+                settled = {*process.batch, *process.sink.taken, *process.sink.refused}
+                waiting |= set(on_disk(self.disk, process.folder)) - settled
+            for goal, ids in list(process.goals):
+                if process.ledger.reached(goal):
+                    process.goals.remove((goal, ids))
+                    assert not ids & waiting, "a flush ended early"
+                else:
+                    assert process.ledger.stats(failures={}, state="").waiting, "a flush waits for nothing"
+
+    @invariant()
     def the_bound_of_the_spool_holds(self) -> None:
         for process in self.processes:
             if process.folder is not None and "cut" not in self.disk.fails and process.faults == self.disk.faults:
@@ -397,7 +422,7 @@ class Delivery(RuleBasedStateMachine):
             self.patch.stop()
 
     def end(self) -> None:
-        self.mend_disk()
+        self.mend_disk(seconds=0.0)
         for process in list(self.processes):
             self._settle(process)
             self._close(process)
@@ -436,7 +461,7 @@ class Delivery(RuleBasedStateMachine):
 
 TestDelivery = Delivery.TestCase
 TestDelivery.settings = settings(
-    max_examples=int(os.environ.get("TM_EXAMPLES", "100")),
+    max_examples=250,
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

@@ -38,7 +38,7 @@ def test_the_whole_range_is_used() -> None:
         pacing.failures = 10
         pacing.failed(0.0)
         waits.append(pacing.not_before)
-    assert min(waits) < 5.0 < 25.0 < max(waits) <= 30.0  # 400 draws miss a sixth once in 10^31
+    assert min(waits) < 5.0 and 25.0 < max(waits) <= 30.0  # 400 draws miss a sixth once in 10^31
 
 
 def test_five_failures_in_a_row_open_it_and_an_answer_closes_it() -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from hypothesis import strategies as st
 
 from tellmeter import AgentMetrics, Delivered, Partial, Rejected, RetryLater, TooLarge
 from tellmeter.config import MetricsConfig
+from tellmeter.pipeline.spool.left import look
 from tellmeter.pipeline.thread_lane import ThreadLane
 
 
@@ -272,3 +276,228 @@ def test_waiting_for_another_attempt_takes_no_number_of_a_program_that_seeded_it
     assert lane.flush(soon())
     assert random.getstate() == before
     assert lane.stats().delivered == 3
+
+
+# ---------------------------------------------------------------------- flushes while records are lost
+
+
+def test_a_flush_is_not_ended_by_the_loss_of_newer_records() -> None:
+    gate = threading.Event()
+    sink = Scripted(lambda batch: gate.wait(20) and Delivered())
+    lane = make(sink, max_queue=10, when_full="drop_oldest")
+    lane.put(records(10))
+    until(lambda: lane.stats().in_flight == 10)
+    lane.put(records(30))
+    assert lane.stats().dropped == {"lane_full": 20}
+    assert lane.flush(time.monotonic() + 0.05) is False
+    gate.set()
+    assert lane.flush(soon())
+    assert lane.stats().delivered == 20
+
+
+def test_a_flush_after_a_loss_waits_for_what_came_since() -> None:
+    gate = threading.Event()
+    sink = Scripted(Delivered(), lambda batch: gate.wait(20) and Delivered())
+    lane = make(sink, max_queue=10, when_full="drop_oldest", batch_size=100)
+    lane.put(records(30))
+    assert lane.flush(soon())
+    lane.put(records(5))
+    assert lane.flush(time.monotonic() + 0.05) is False
+    gate.set()
+    assert lane.flush(soon())
+    lane.close(soon())
+    assert lane.stats().delivered == 15
+
+
+def test_the_oldest_go_where_that_is_wanted() -> None:
+    gate = threading.Event()
+    sink = Scripted(lambda batch: gate.wait(20) and Delivered())
+    lane = make(sink, max_queue=10, when_full="drop_oldest")
+    given_records = records(40)
+    lane.put(given_records[:10])
+    until(lambda: lane.stats().in_flight == 10)
+    lane.put(given_records[10:])
+    gate.set()
+    assert lane.flush(soon())
+    assert sink.delivered == [record.id for record in (*given_records[:10], *given_records[30:])]
+
+
+# ---------------------------------------------------------------------- with a spool
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Path:
+    return tmp_path / "spool"
+
+
+def left(spool: Path) -> int:
+    return sum(one.records for one in look(str(spool)))
+
+
+def test_records_are_on_disk_before_they_are_sent_and_gone_when_they_are_delivered(spool: Path) -> None:
+    seen = []
+
+    def look_first(batch: Any) -> Any:
+        seen.append(left(spool))
+        return Delivered()
+
+    sink = Scripted(look_first)
+    lane = make(sink, spool=spool)
+    lane.put(records(7))
+    assert lane.flush(soon())
+    assert seen == [7] and len(sink.delivered) == 7
+    lane.close(soon())
+    assert look(str(spool)) == [] and lane.stats().balanced
+
+
+def test_what_a_lane_cannot_deliver_before_its_end_the_next_one_does(spool: Path) -> None:
+    lane = make(Scripted(*[RetryLater(after=200)] * 5), spool=spool)
+    given_records = records(25)
+    lane.put(given_records)
+    assert lane.close(time.monotonic() + 0.3) == 0
+    stats = lane.stats()
+    assert (stats.spooled, stats.dropped) == (25, {}) and stats.balanced and left(spool) == 25
+    sink = Scripted()
+    next_one = make(sink, spool=spool)
+    until(lambda: next_one.stats().delivered == 25)
+    assert sorted(sink.delivered) == sorted(record.id for record in given_records)
+    assert next_one.stats().adopted == 25
+    next_one.close(soon())
+    assert look(str(spool)) == []
+
+
+def test_a_sink_that_hangs_at_the_end_costs_nothing_that_is_on_disk(spool: Path) -> None:
+    gate = threading.Event()
+    lane = make(Scripted(lambda batch: gate.wait(30) and Delivered()), spool=spool, batch_size=2)
+    lane.put(records(6))
+    until(lambda: lane.stats().in_flight > 0)
+    assert lane.close(time.monotonic() + 0.05) == 0
+    stats = lane.stats()
+    assert (stats.spooled, stats.in_flight, stats.dropped) == (6, 0, {}) and left(spool) == 6
+    gate.set()
+    threads_end(lane)
+    assert lane.stats() == stats
+
+
+def test_more_than_memory_holds_waits_on_disk(spool: Path) -> None:
+    gate = threading.Event()
+    sink = Scripted(lambda batch: gate.wait(20) and Delivered())
+    lane = make(sink, spool=spool, max_queue=20)
+    given_records = records(200)
+    for at in range(0, 200, 10):
+        lane.put(given_records[at : at + 10])
+        until(lambda: lane.stats().queued < 10)
+    assert lane.stats().dropped == {}
+    gate.set()
+    assert lane.flush(soon())
+    assert sink.delivered == [record.id for record in given_records]
+    lane.close(soon())
+
+
+def test_with_a_spool_that_cannot_be_written_records_are_delivered_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    sink = Scripted()
+    lane = make(sink, spool=tmp_path / "file")
+    lane.put(records(5))
+    assert lane.flush(soon())
+    lane.close(soon())
+    assert len(sink.delivered) == 5 and lane.stats().delivered == 5
+
+
+def test_a_sink_that_keeps_its_own_may_do_without(spool: Path) -> None:
+    class Keeping(Scripted):
+        spools = False
+
+    lane = make(Keeping(), spool=spool)
+    lane.put(records(3))
+    assert lane.flush(soon())
+    lane.close(soon())
+    assert not spool.exists()
+
+
+# ---------------------------------------------------------------------- ends
+
+
+def test_closing_does_not_wait_for_a_sink_that_has_failed_five_times() -> None:
+    lane = make(Scripted(*[RetryLater()] * 4, *[RetryLater(after=200)] * 50), batch_size=1)
+    lane.put(records(3))
+    until(lambda: lane.stats().state == "open")
+    began = time.monotonic()
+    assert lane.close(began + 60) == 3
+    threads_end(lane)
+    assert time.monotonic() < began + 60  # it may be slow, but it did not wait
+    assert lane.stats().dropped == {"shutdown": 3} and lane.stats().balanced
+
+
+@pytest.mark.parametrize("with_spool", [False, True])
+def test_threads_end_with_the_lane(with_spool: bool, spool: Path) -> None:
+    lane = make(Scripted(), **({"spool": spool} if with_spool else {}))
+    lane.put(records(3))
+    until(lambda: lane.stats().queued == 3 or lane.stats().spooled == 3)
+    assert len(lane._threads) == 1 + with_spool
+    lane.close(float("inf"))
+    threads_end(lane)
+    assert lane.stats().delivered == 3
+
+
+def test_a_lane_that_was_never_used_closes_at_once(spool: Path) -> None:
+    for options in ({}, {"spool": spool}):
+        lane = make(Scripted(), **options)
+        assert lane.close(float("inf")) == 0
+        assert not lane._threads
+
+
+FORK = """
+import os, sys, time
+from tellmeter import AgentMetrics, Delivered, MetricsConfig, RetryLater, SinkStats
+from tellmeter.pipeline.thread_lane import ThreadLane
+
+parent = os.getpid()
+
+class Sink:
+    def send(self, batch, deadline):
+        return RetryLater(after=200) if os.getpid() == parent else Delivered()
+
+lane = ThreadLane("sink", Sink(), MetricsConfig(spool=sys.argv[1], dead_letters=sys.argv[1]))
+lane.put([AgentMetrics(model="m") for _ in range(5)])
+lane.flush(time.monotonic() + 0.2)
+assert lane.stats().waiting == 5
+lane.before_fork()
+pid = os.fork()
+if not pid:
+    code = 1
+    try:
+        lane.after_fork()
+        assert lane.stats() == SinkStats()
+        lane.put([AgentMetrics(model="m")])
+        assert lane.flush(time.monotonic() + 20)
+        lane.close(time.monotonic() + 20)
+        assert lane.stats() == SinkStats(accepted=1, delivered=1), lane.stats()
+        code = 0
+    finally:
+        os._exit(code)
+lane.after_fork_in_parent()
+assert os.waitpid(pid, 0)[1] == 0
+lane.close(time.monotonic() + 0.1)
+assert lane.stats().spooled == 5, lane.stats()
+"""
+
+
+def test_a_childs_lane_starts_empty_and_leaves_the_parents_records_alone(spool: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", FORK, str(spool)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert left(spool) == 5
+
+
+def until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def threads_end(lane: ThreadLane) -> None:
+    for thread in list(lane._threads.values()):
+        thread.join(20)
+        assert not thread.is_alive()
+    until(lambda: not lane._threads)

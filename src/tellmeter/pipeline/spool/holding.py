@@ -8,10 +8,7 @@
 from __future__ import annotations
 
 import re
-import struct
-import zlib
 from collections import deque
-from typing import NamedTuple
 
 import msgspec
 
@@ -19,20 +16,12 @@ from ...counts import count
 from ...guard import note
 from ...records import AgentMetrics
 from . import frames
+from .acknowledged import BEGINNING, Acknowledged, Place
 from .files import Files
 
 SEGMENT_BYTES = 16 * 1024 * 1024
 SEGMENT = re.compile(r"([0-9]{8})\.seg")
-_ACK = struct.Struct(">IQQ")  # a Place; then its CRC
 _KEPT_ASIDE = 3
-
-
-class Place(NamedTuple):
-    """A point in a holding: where a frame begins, and the number of the first record after it."""
-
-    segment: int
-    offset: int
-    sequence: int
 
 
 class Segment(msgspec.Struct, gc=False):
@@ -58,9 +47,10 @@ class Holding:
         self._lock: int | None = lock
         self._files = files
         self._aside = aside
+        self._ack = Acknowledged(f"{path}/ack", files)
         self.segments: deque[Segment] = deque()
         self._spent: deque[Segment] = deque()  # that are read, and not yet known to be delivered
-        self._read_to = self._acknowledged = Place(0, 0, 0)
+        self._read_to = self._acknowledged = BEGINNING
         self._descriptor: int | None = None
         self._open_number = 0
         self.failures = 0  # to read the next frame, in a row
@@ -84,7 +74,14 @@ class Holding:
             OSError: a folder that cannot be read, or a file where this is not the `last_try`.
         """
         found = sorted(int(match[1]) for name in self._files.names(self.path) if (match := SEGMENT.fullmatch(name)))
-        self._acknowledged = self._read_to = acknowledged = load_acknowledged(self._files, self.path)
+        try:
+            acknowledged = self._ack.load()
+        except OSError as error:
+            if not last_try:
+                raise
+            note("spool", error)
+            acknowledged = BEGINNING
+        self._acknowledged = self._read_to = acknowledged
         # What was dropped from a full spool was counted by the process that dropped it: begin with what is there.
         expected = acknowledged.sequence if acknowledged.segment in found else 0 if 1 in found else None
         lost = before = 0
@@ -173,11 +170,12 @@ class Holding:
         self._acknowledged = place
         while self._spent and (self._spent[0].number < place.segment or place >= self._read_to):
             self._remove(self._spent.popleft().number)
-        self._save_acknowledged(place)
+        self._ack.save(place)
 
     def close(self) -> None:
         """Let go of it; where nothing is left to deliver it is removed."""
         self._close_file()
+        self._ack.close()
         lock, self._lock = self._lock, None
         if lock is None:
             return
@@ -185,7 +183,7 @@ class Holding:
             if self.is_done:
                 segments = [f"{segment.number:08}.seg" for segment in (*self._spent, *self.segments)]
                 # In this order: a segment that cannot be removed needs its acknowledgement.
-                for name in (*segments, "ack.tmp", "ack", "lock"):
+                for name in (*segments, "ack", "lock"):
                     self._files.remove(f"{self.path}/{name}")
                 self._files.remove_folder(self.path)
         except OSError as error:  # a foreign file is in it, or the disk is gone
@@ -196,6 +194,7 @@ class Holding:
     def forget(self) -> None:
         """In a forked child: it is the parent's. Closing a copy of the descriptor leaves the parent's lock alone."""
         self._close_file()
+        self._ack.close()
         lock, self._lock = self._lock, None
         if lock is not None:
             self._files.close(lock)
@@ -248,13 +247,6 @@ class Holding:
             count("spool_torn_tails")  # what was being written when the process ended was never promised
         return segment, lost, expected
 
-    def _save_acknowledged(self, place: Place) -> None:
-        packed = _ACK.pack(*place)
-        try:
-            self._files.replace(self.path, "ack", packed + zlib.crc32(packed).to_bytes(4, "big"))
-        except OSError as error:  # what was delivered is then delivered once more, by the next process
-            note("spool", error)
-
     def _remove(self, number: int) -> None:
         if self._open_number == number:
             self._close_file()
@@ -274,18 +266,6 @@ class Holding:
                 self._files.remove(f"{self._aside}/{name}")
         except OSError as error:
             note("spool", error)
-
-
-def load_acknowledged(files: Files, path: str) -> Place:
-    """Up to where a holding is delivered or given up; its beginning where that cannot be read."""
-    try:
-        data = files.load(f"{path}/ack", 64) or b""
-    except OSError as error:
-        note("spool", error)
-        data = b""
-    if len(data) != _ACK.size + 4 or zlib.crc32(data[: _ACK.size]).to_bytes(4, "big") != data[_ACK.size :]:
-        return Place(0, 0, 0)
-    return Place(*_ACK.unpack(data[: _ACK.size]))
 
 
 class OwnHolding(Holding):

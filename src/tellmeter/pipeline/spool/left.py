@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from . import frames
+from .acknowledged import Acknowledged
 from .files import Files
-from .holding import SEGMENT, load_acknowledged
+from .holding import SEGMENT
 from .spool import DESTINATION, PROCESS_NAME
 
 
@@ -55,7 +56,7 @@ def look(root: str, files: Files | None = None) -> list[Left]:
 
 
 def _count(path: str, files: Files) -> int:
-    acknowledged = load_acknowledged(files, path)
+    acknowledged = Acknowledged(f"{path}/ack", files).load()
     number = 0
     for name in files.names(path):
         match = SEGMENT.fullmatch(name)

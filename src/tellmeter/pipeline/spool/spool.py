@@ -14,8 +14,9 @@ from ...guard import note
 from ...records import AgentMetrics
 from ...registry.shared.folder import new_name
 from . import frames
+from .acknowledged import Place
 from .files import CAN_LOCK, Files
-from .holding import SEGMENT_BYTES, Holding, OwnHolding, Place
+from .holding import SEGMENT_BYTES, Holding, OwnHolding
 
 READ_TRIES = 3
 TAKE_OVER_TRIES = 60  # ten minutes: a disk may come back, and a program may have too many files open for a while
