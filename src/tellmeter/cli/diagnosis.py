@@ -16,6 +16,7 @@ import msgspec
 
 from .. import __version__, config
 from ..errors import TellmeterError
+from ..pipeline.spool.left import look
 from ..registry.shared.folder import Folder, Refused
 from ..sinks import urls
 from ..sinks.address import redact
@@ -191,6 +192,8 @@ def _settings(env: Mapping[str, str], problems: list[Problem]) -> list[Setting]:
             if (value := getattr(chosen, name)) != getattr(default, name):
                 source = next(variable for variable in config.SOURCES[name] if known.get(variable, "").strip())
                 found.append(Setting(name, _shown(value), source))
+                if name == "spool":
+                    _check_spool(str(value), problems)
                 if name == "enabled":
                     problems.append(Problem(f"metering is off ({source})", f"unset {source}"))
     for name, variable in (("sinks", config.SINKS_VARIABLE), ("store", config.STORE_VARIABLE)):
@@ -204,6 +207,19 @@ def _settings(env: Mapping[str, str], problems: list[Problem]) -> list[Setting]:
             told = f"{config.MULTIPROC_VARIABLE} = {folder}: {error}"
             problems.append(Problem(told, "name another folder; until then each process keeps its metrics to itself"))
     return found
+
+
+def _check_spool(folder: str, problems: list[Problem]) -> None:
+    path = Path(folder).expanduser().absolute()
+    try:
+        Folder(str(path)).exists()
+        waiting = sum(one.records for one in look(str(path)) if not one.in_use)
+    except (Refused, OSError) as error:
+        problems.append(Problem(f"the spool {path}: {error}", "name another folder; until then records wait in memory"))
+        return
+    if waiting:
+        told = f"{waiting:,} records that ended processes left wait in {path}"
+        problems.append(Problem(told, "start the program again, or deliver them with `tellmeter spool replay`"))
 
 
 def _shown(value: Any) -> str:

@@ -130,3 +130,21 @@ def test_the_folder_that_processes_share(look, tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     (problem,) = look(TELLMETER_MULTIPROC_DIR=str(tmp_path / "link")).problems
     assert "it is a link" in problem.what and "another folder" in problem.cure
+
+
+def test_what_ended_processes_left_in_the_spool_is_told(tmp_path):
+    from tellmeter import AgentMetrics
+    from tellmeter.pipeline.spool.spool import Spool
+
+    spool = Spool(str(tmp_path), "Sink", max_bytes=10**8)
+    spool.append([AgentMetrics(model="m") for _ in range(3)], 1000)
+    told = lambda: [one.what for one in diagnose({"TELLMETER_SPOOL": str(tmp_path)}).problems if "spool" in one.cure]  # noqa: E731
+    assert told() == []  # this process would deliver them
+    spool.close()
+    assert told() == [f"3 records that ended processes left wait in {tmp_path}"]
+
+
+def test_a_spool_that_cannot_be_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    told = [one.what for one in diagnose({"TELLMETER_SPOOL": str(tmp_path / "file")}).problems]
+    assert any("it is no folder" in what for what in told)

@@ -1,7 +1,7 @@
 """Up to where a holding is delivered or given up: a small file with two slots, written in place by turns.
 
-In place, because a rename over a file has ext4 bring its data to disk first (auto_da_alloc), which takes 1 ms where this
-takes 1 us. By turns, so that a write that is torn leaves the slot before.
+In place, because a rename over a file has ext4 bring its data to disk first (auto_da_alloc): 1 ms, where this is 1 us.
+By turns, so that a write that is torn leaves the slot before.
 """
 
 from __future__ import annotations
