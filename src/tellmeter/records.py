@@ -223,7 +223,7 @@ class AgentMetrics(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_def
             for name, limit in _TEXT:
                 force_setattr(self, name, clean_text(getattr(self, name), name, limit))
         given = [text for text in _optional_texts(self) if text is not None]
-        if given and ("" in given or not _plain(given, TEXT_LENGTH)):
+        if given and (not _plain(given, TEXT_LENGTH) or "" in given):
             for name, limit in _OPTIONAL_TEXT:
                 force_setattr(self, name, clean_optional_text(getattr(self, name), name, limit))
         if self.tools_used:

@@ -14,11 +14,14 @@ import openai
 import pytest
 
 from tellmeter import (
+    BatchingMetricsSink,
     ConsoleMetricsSink,
     InMemoryMetricsSink,
     JSONLMetricsSink,
     MetricsCollector,
     MetricsConfig,
+    Rejected,
+    RetryLater,
     SQLiteMetricsSink,
     instrument,
     uninstrument,
@@ -59,6 +62,7 @@ def answers() -> list[Any]:
     ]
 
 
+@pytest.mark.security(1, 2)
 def test_no_content_no_key_and_no_message_is_kept(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -72,12 +76,24 @@ def test_no_content_no_key_and_no_message_is_kept(
         async def record(self, metrics: Any) -> None:
             raise RuntimeError(CANARY)
 
+    class Down(BatchingMetricsSink):
+        destination = "somewhere"
+
+        def send(self, batch: Any, deadline: float) -> RetryLater:
+            return RetryLater(after=300.0)
+
+    class Refusing(BatchingMetricsSink):
+        def send(self, batch: Any, deadline: float) -> Rejected:
+            return Rejected()
+
     sinks = [
         memory,
         SQLiteMetricsSink(str(tmp_path / "calls.db")),
         JSONLMetricsSink(str(tmp_path / "calls.jsonl")),
         ConsoleMetricsSink(),
         Broken(),
+        Down(spool=tmp_path / "spool"),
+        Refusing(dead_letters=tmp_path / "letters"),
     ]
     collector = MetricsCollector(MetricsConfig(filters=[nosy]), sinks=sinks)
     instrument(collector=collector)
@@ -114,10 +130,13 @@ def test_no_content_no_key_and_no_message_is_kept(
     finally:
         uninstrument()
     gc.collect()
-    assert collector.flush_sync().complete
+    assert collector.flush_sync().waiting.keys() == {"Down"}
     records = asyncio.run(memory.get_metrics())
     assert len(records) >= len(answers()) * 2 + 1
     collector.shutdown_sync()
+    files = [file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()]
+    for kept in (tmp_path / "spool").rglob("*.seg"), (tmp_path / "letters").rglob("*.jsonl"):
+        assert sum(file.stat().st_size for file in kept) > 1000  # there is something to look at
     output = capsys.readouterr()
     seen = [
         msgspec.json.encode(records).decode(),
@@ -128,7 +147,8 @@ def test_no_content_no_key_and_no_message_is_kept(
         caplog.text,
         output.out,
         output.err,
-        *(file.read_bytes().decode("latin-1") for file in tmp_path.iterdir()),
+        *(file.decode("latin-1") for file in files),
+        *map(str, tmp_path.rglob("*")),
     ]
     assert caplog.text  # the guards did speak
     for text in seen:

@@ -47,6 +47,7 @@ def rows(store: Path) -> list[Any]:
     return sqlite3.connect(store).execute("select status from llm_metrics").fetchall()
 
 
+@pytest.mark.fault(14)
 def test_ctrl_c_kills_as_ever_although_prices_are_loaded_at_the_end(tmp_path: Path) -> None:
     done = run(PROGRAM.format(calls=CALLS, ending="raise KeyboardInterrupt"), tmp_path / "calls.db")
     assert done.returncode == -signal.SIGINT
@@ -54,6 +55,7 @@ def test_ctrl_c_kills_as_ever_although_prices_are_loaded_at_the_end(tmp_path: Pa
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.fault(14)
 def test_nothing_is_lost_by(ending: str, tmp_path: Path) -> None:
     code, expected = ENDINGS[ending]
     done = run(PROGRAM.format(calls=CALLS, ending=code), tmp_path / "calls.db")
@@ -62,6 +64,7 @@ def test_nothing_is_lost_by(ending: str, tmp_path: Path) -> None:
     assert "not delivered" not in done.stderr
 
 
+@pytest.mark.fault(14)
 def test_calls_still_open_at_the_end_have_their_record(tmp_path: Path) -> None:
     run(
         "import tellmeter; call = tellmeter.meter_call(model='m', method='stream'); call.__enter__()",
@@ -70,6 +73,7 @@ def test_calls_still_open_at_the_end_have_their_record(tmp_path: Path) -> None:
     assert rows(tmp_path / "calls.db") == [("abandoned",)]
 
 
+@pytest.mark.fault(14)
 def test_a_sink_that_hangs_delays_the_end_by_two_seconds_at_most_and_the_loss_is_told(tmp_path: Path) -> None:
     done = run(
         """
@@ -87,6 +91,7 @@ def test_a_sink_that_hangs_delays_the_end_by_two_seconds_at_most_and_the_loss_is
     assert done.stderr.strip().splitlines() == ["7 records were not delivered (7 shutdown)"]
 
 
+@pytest.mark.fault(14)
 def test_os_exit_in_a_child_is_the_programs_own_choice_and_breaks_nothing(tmp_path: Path) -> None:
     done = run(
         PROGRAM.format(calls=3, ending="tellmeter.get_metrics_collector().flush_sync(); os._exit(4)"), tmp_path / "c.db"
@@ -96,6 +101,7 @@ def test_os_exit_in_a_child_is_the_programs_own_choice_and_breaks_nothing(tmp_pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.fault(14)
 def test_a_store_stays_readable_after_a_killing_signal(tmp_path: Path, number: signal.Signals) -> None:
     done = run(PROGRAM.format(calls=50, ending=f"os.kill(os.getpid(), {int(number)})"), tmp_path / "calls.db")
     assert done.returncode == -number

@@ -31,6 +31,7 @@ def run(code: str, *arguments: str, timeout: float = 110) -> Any:
 
 
 @pytest.mark.heavy
+@pytest.mark.fault(12)
 def test_a_thousand_forks_under_load_neither_hang_nor_repeat(tmp_path: Path) -> None:
     store = tmp_path / "calls.db"
     result = run(
@@ -79,6 +80,7 @@ def test_a_thousand_forks_under_load_neither_hang_nor_repeat(tmp_path: Path) -> 
     assert rows["parent"] == result["made"] - result["dropped"]
 
 
+@pytest.mark.fault(12)
 def test_a_call_in_progress_at_a_fork_ends_once_and_in_the_parent() -> None:
     result = run(
         """
@@ -100,6 +102,7 @@ def test_a_call_in_progress_at_a_fork_ends_once_and_in_the_parent() -> None:
 
 @pytest.mark.parametrize("early", ["", "tellmeter.get_metrics_collector()"], ids=["made-late", "made-at-import"])
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+@pytest.mark.fault(12)
 def test_a_multiprocessing_workers_records_survive_its_end(tmp_path: Path, method: str, early: str) -> None:
     store = tmp_path / "calls.db"
     script = tmp_path / "workers.py"
@@ -132,6 +135,7 @@ def test_a_multiprocessing_workers_records_survive_its_end(tmp_path: Path, metho
     assert rows == {"parent", "m0", "m1", "m2"}
 
 
+@pytest.mark.fault(12)
 def test_fork_while_the_router_holds_its_lock() -> None:
     result = run(
         """
@@ -158,6 +162,7 @@ def test_fork_while_the_router_holds_its_lock() -> None:
     assert result == 0
 
 
+@pytest.mark.fault(12)
 def test_the_main_thread_is_not_needed_to_survive_signals() -> None:
     """A SIGALRM handler that records, while the main thread drains."""
     result = run(

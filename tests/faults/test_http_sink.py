@@ -173,6 +173,7 @@ def test_one_attempt(server, sink, fault, outcome, caplog):
 
 
 @pytest.mark.parametrize("fault", [Hang(), Dribble(50), Dribble(50, Answer(200, b"x" * 99), body_only=True)], ids=str)
+@pytest.mark.fault(2)
 def test_no_fault_holds_the_sink_longer_than_its_deadline(server, sink, fault):
     """A server that goes on for minutes is left at the deadline: were it not, this test would run into its own limit."""
     server.default = fault
@@ -180,6 +181,7 @@ def test_no_fault_holds_the_sink_longer_than_its_deadline(server, sink, fault):
         assert sink.send([record()], time.monotonic() + 0.1) == RetryLater(None, "timeout")
 
 
+@pytest.mark.fault(2)
 def test_a_server_that_does_not_read_is_left_at_the_deadline():
     with FaultServer() as server:
         server.stop_listening()
@@ -205,6 +207,7 @@ def test_a_server_that_does_not_read_is_left_at_the_deadline():
     ],
     ids=str,
 )
+@pytest.mark.fault(5)
 def test_what_fails_for_a_while_is_delivered_with_the_same_key(server, sink, faults):
     server.script(*faults)
     with collecting(sink) as collector:
@@ -220,6 +223,7 @@ def test_what_fails_for_a_while_is_delivered_with_the_same_key(server, sink, fau
 @pytest.mark.parametrize(
     ("fault", "reason"), [(Answer(404), "http_404"), (Answer(302), "redirected"), (Answer(422), "http_422")], ids=str
 )
+@pytest.mark.fault(6)
 def test_what_is_refused_is_dropped_once_and_counted(server, sink, fault, reason):
     server.default = fault
     with collecting(sink) as collector:
@@ -231,6 +235,7 @@ def test_what_is_refused_is_dropped_once_and_counted(server, sink, fault, reason
     assert sum(len(request.json()["metrics"]) for request in server.requests) == 5
 
 
+@pytest.mark.fault(3)
 def test_batches_that_are_too_large_are_halved_until_they_fit(server):
     def two_at_most(request):
         return Answer(413) if len(request.json()["metrics"]) > 2 else Answer(200)
@@ -244,6 +249,7 @@ def test_batches_that_are_too_large_are_halved_until_they_fit(server):
     assert (ledger.delivered, dict(ledger.dropped)) == (16, {})
 
 
+@pytest.mark.fault(6)
 def test_a_wrong_key_pauses_the_sink_with_one_line_without_the_key(server, sink, caplog):
     server.default = Answer(401)
     with collecting(sink) as collector:
@@ -270,6 +276,7 @@ def test_a_connection_closed_while_idle_costs_no_attempt(server, sink):
 
 
 @pytest.mark.parametrize("everything", [True, False])
+@pytest.mark.fault(26)
 def test_what_the_sink_sends_is_never_metered(server, everything):
     memory = InMemoryMetricsSink()
     sink = HTTPMetricsSink(f"{server.url}/v1/chat/completions", **QUICK)
@@ -345,6 +352,7 @@ def test_a_forked_child_sends_its_own_on_a_connection_of_its_own(server):
     assert not connections["parent"] & connections["child"]
 
 
+@pytest.mark.security(3)
 def test_secrets_are_in_no_log_and_no_outcome(server, caplog):
     """Whatever happens, with the libraries at their most talkative."""
     url = server.url.replace("http://", f"http://{CANARY}:{CANARY}@")

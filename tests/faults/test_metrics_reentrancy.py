@@ -9,6 +9,7 @@ from tests.support.metrics import in_child
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no setitimer here")
 
 
+@pytest.mark.fault(26)
 def test_a_signal_handler_may_record_create_and_scrape_while_the_main_thread_does():
     result = in_child(
         """
@@ -55,6 +56,7 @@ def test_a_signal_handler_may_record_create_and_scrape_while_the_main_thread_doe
     assert result == [0, [], 0, 0]
 
 
+@pytest.mark.fault(26)
 def test_a_del_in_a_cycle_may_record_create_and_scrape():
     result = in_child(
         """
@@ -101,6 +103,7 @@ def test_a_del_in_a_cycle_may_record_create_and_scrape():
     assert result == [3000, 3000, 3000, 6000, 6000, 3000, 3000]
 
 
+@pytest.mark.fault(26)
 def test_threads_whose_garbage_records_neither_hang_nor_lose():
     result = in_child(
         """
@@ -142,6 +145,7 @@ def test_threads_whose_garbage_records_neither_hang_nor_lose():
     assert result == [0, 1800, 3600, 1800, 1800]
 
 
+@pytest.mark.fault(26)
 def test_a_storm_of_interrupts_leaves_a_registry_that_works():
     """KeyboardInterrupt may hit anywhere, also in a fold: at most one batch is counted twice, and no lock is kept."""
     result = in_child(
@@ -193,6 +197,7 @@ def test_a_storm_of_interrupts_leaves_a_registry_that_works():
     assert result == [1, [], True, True]
 
 
+@pytest.mark.fault(26)
 def test_recording_at_the_end_of_the_stack_leaves_a_registry_that_works():
     """By name, a recording may raise RecursionError there, as any function does; nothing is broken by it."""
     result = in_child(

@@ -83,10 +83,12 @@ def refused(server, caplog, told, **options):
     assert CANARY not in caplog.text
 
 
+@pytest.mark.fault(28)
 def test_an_unknown_authority_is_refused(server, caplog):
     refused(server, caplog, "unable to get local issuer certificate")
 
 
+@pytest.mark.fault(28)
 def test_a_self_signed_certificate_is_refused(caplog, tmp_path):
     itself = trustme.CA()  # its own certificate is signed by itself
     pem = tmp_path / "self.pem"
@@ -98,17 +100,20 @@ def test_a_self_signed_certificate_is_refused(caplog, tmp_path):
         refused(server, caplog, "self-signed certificate")
 
 
+@pytest.mark.fault(28)
 def test_an_expired_certificate_is_refused(authority, ca, caplog):
     with FaultServer(tls=context_of(authority.issue_cert("localhost", not_before=PAST, not_after=PAST))) as server:
         refused(server, caplog, "certificate has expired", ca=ca)
 
 
+@pytest.mark.fault(28)
 def test_a_certificate_of_another_host_is_refused(authority, ca, caplog):
     with FaultServer(tls=context_of(authority.issue_cert("other.example"))) as server:
         refused(server, caplog, "localhost", ca=ca)
     assert "mismatch" in caplog.text.lower()
 
 
+@pytest.mark.fault(28)
 def test_tls_below_1_2_is_refused(authority, ca, caplog):
     context = context_of(authority.issue_cert("localhost"))
     with warnings.catch_warnings():

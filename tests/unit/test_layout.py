@@ -82,6 +82,7 @@ def test_no_file_names_a(pattern, what):
     assert named == []
 
 
+@pytest.mark.security(11)
 def test_locks_have_a_hash_for_every_package():
     for lock in (ROOT / "requirements").glob("*.txt"):
         entries = re.split(r"\n(?=\S)", lock.read_text("utf-8").strip())

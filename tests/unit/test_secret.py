@@ -41,6 +41,7 @@ class Settings:
         lambda secret: msgspec.json.encode({"key": secret}, enc_hook=str).decode(),
     ],
 )
+@pytest.mark.security(3)
 def test_it_is_hidden(shown):
     text = shown(Secret(CANARY))
     assert CANARY not in text
@@ -48,12 +49,14 @@ def test_it_is_hidden(shown):
 
 
 @pytest.mark.parametrize("encode", [json.dumps, msgspec.json.encode, msgspec.msgpack.encode, pickle.dumps])
+@pytest.mark.security(3)
 def test_encoders_refuse_it_without_showing_it(encode):
     with pytest.raises(TypeError) as caught:
         encode(Secret(CANARY))
     assert CANARY not in str(caught.value)
 
 
+@pytest.mark.security(3)
 def test_log_records_hide_it(caplog):
     with caplog.at_level(logging.INFO):
         logging.getLogger("x").info("key %s %r", Secret(CANARY), Secret(CANARY))

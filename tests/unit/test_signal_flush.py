@@ -26,6 +26,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+@pytest.mark.fault(15)
 def test_what_waits_is_delivered_and_the_program_dies_as_ever(name: str, tmp_path: Path) -> None:
     code = f"""
     tellmeter.install_signal_flush(signal.{name})
@@ -38,6 +39,7 @@ def test_what_waits_is_delivered_and_the_program_dies_as_ever(name: str, tmp_pat
     assert (tmp_path / "calls.jsonl").read_text().count('"model":"m"') == 500
 
 
+@pytest.mark.fault(15)
 def test_it_dies_even_while_the_interrupted_code_holds_the_locks(tmp_path: Path) -> None:
     code = """
     tellmeter.install_signal_flush()
@@ -91,6 +93,7 @@ server.run(sockets=[listening])
 """
 
 
+@pytest.mark.fault(15)
 def test_what_uvicorn_served_last_is_delivered(tmp_path: Path) -> None:
     """It ends by SIGTERM once more, under the handler that it found, so that no exit handler runs."""
     done = python(SERVED, TELLMETER_SINKS=f"jsonl:///{tmp_path}/calls.jsonl")

@@ -82,7 +82,9 @@ def _tell(series: Series, name: str, value: Any) -> None:
         for callback in family.callbacks[:]:
             try:
                 callback(name or family.name, value, labels.copy())
-            except Exception as error:
+            except KeyboardInterrupt:  # a signal that came meanwhile is the program's
+                raise
+            except BaseException as error:
                 note("metric_callback", error)
     finally:
         _calling.now = False

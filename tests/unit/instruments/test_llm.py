@@ -213,6 +213,7 @@ def test_operation_and_labels(collector: MetricsCollector) -> None:
 
 
 @pytest.mark.parametrize("found", [None, 7, [("a", 1)], {object(): object()}])
+@pytest.mark.fault(16)
 def test_an_extractor_that_fails_costs_its_labels_alone(collector: MetricsCollector, found: Any) -> None:
     def extract(*given: Any) -> Any:
         if found is None:

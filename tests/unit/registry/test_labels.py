@@ -34,6 +34,7 @@ def test_a_cleaned_value_is_utf8_without_control_characters_and_stays_as_it_is(v
     assert clean_value(cleaned, LIMIT) == cleaned
 
 
+@pytest.mark.security(4)
 def test_labels_are_taken_in_the_order_of_their_declaration():
     assert sorted_out(["a", "b"], {"b": "2", "a": "1"}, LIMIT) == (("1", "2"), set())
 

@@ -49,6 +49,7 @@ def status(access, headers):
         ("2130706433", 403),
     ],
 )
+@pytest.mark.security(5)
 def test_without_a_secret_only_names_of_this_machine(host, expected):
     assert status(Access(), {"host": host}) == expected
 
@@ -65,6 +66,7 @@ def test_whatever_stands_in_the_headers(text):
     assert status(Access("t" * 40, ("u", "p" * 40)), {"authorization": f"Bearer {text}"}) == 401
 
 
+@pytest.mark.security(5)
 def test_a_token():
     access = Access("s3cret")
     assert access.secret
@@ -77,6 +79,7 @@ def test_a_token():
 
 
 @pytest.mark.parametrize("given_as", ["user:pa:ss wörd", ("user", "pa:ss wörd")])
+@pytest.mark.security(5)
 def test_a_user_and_a_password(given_as):
     access = Access(basic_auth=given_as)
     assert status(access, basic("user:pa:ss wörd")) == 200

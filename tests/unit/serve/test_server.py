@@ -97,6 +97,7 @@ def test_ipv6(page, ask):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+@pytest.mark.security(5)
 def test_others_are_let_in_with_a_secret_only(host, page, ask):
     if host == "::" and not HAS_IPV6:
         pytest.skip("no IPv6 here")
@@ -168,6 +169,7 @@ def test_the_environment_is_read(page, ask, monkeypatch):
         assert ask(server.port).status == 200
 
 
+@pytest.mark.security(5)
 def test_the_fifth_scrape_at_a_time_is_told_to_come_again(page, ask):
     page.gate = threading.Event()
     with start_metrics_server(port=0) as server:

@@ -68,6 +68,7 @@ def test_a_path_that_is_none_is_refused():
         ("plain text", "plain text"),
     ],
 )
+@pytest.mark.security(3)
 def test_secrets_are_not_shown(url, shown):
     assert redact(url) == shown
 
@@ -76,6 +77,7 @@ password = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=6)
 
 
 @given(password, st.sampled_from(["postgresql", "clickhouse", "nowhere"]))
+@pytest.mark.security(3)
 def test_no_password_of_any_spelling_is_shown(secret, scheme):
     assert "s3cr3t" not in redact(f"{scheme}://user:{secret}@host/db")
     assert "s3cr3t" not in redact(f"{scheme}://{secret.replace(':', '')}@host/db")

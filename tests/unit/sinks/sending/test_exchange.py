@@ -102,10 +102,12 @@ def test_nobody_listens(pool):
     assert ask(pool, f"http://127.0.0.1:{free_port()}") == NoAnswer("unreachable")
 
 
+@pytest.mark.fault(28)
 def test_an_unknown_name(pool):
     assert ask(pool, "http://nothing.invalid") == NoAnswer("dns")
 
 
+@pytest.mark.security(7)
 def test_a_link_local_address(pool):
     assert ask(pool, "http://169.254.169.254/latest") == NoAnswer("link_local")
 
@@ -147,6 +149,7 @@ def test_a_kept_connection_that_hangs_is_not_replaced(server, pool):
 
 
 @pytest.mark.parametrize("name", ["http_proxy", "HTTPS_PROXY", "ALL_PROXY"])
+@pytest.mark.fault(28)
 def test_the_proxy_of_the_environment_is_used(server, monkeypatch, name):
     monkeypatch.setenv(name, server.url.replace("http://", "http://me:secret@"))
     scheme = "https" if "HTTPS" in name else "http"

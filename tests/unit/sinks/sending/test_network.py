@@ -66,6 +66,7 @@ def test_when_no_address_answers_the_last_error_is_raised(network, monkeypatch):
         network.connect_tcp("host.example", free_port(), until())
 
 
+@pytest.mark.fault(28)
 def test_an_unknown_name_is_an_oserror(network):
     for name in ("nothing.invalid", "x" * 70 + ".invalid"):
         with pytest.raises(socket.gaierror):
@@ -75,6 +76,7 @@ def test_an_unknown_name_is_an_oserror(network):
 @pytest.mark.parametrize(
     "addresses", [["169.254.169.254"], ["127.0.0.1", "169.254.1.1"], ["fe80::1"], ["::ffff:a9fe:a9fe"]]
 )
+@pytest.mark.security(7)
 def test_a_name_that_leads_to_a_link_local_address_is_refused(network, monkeypatch, listening, addresses):
     looking_up(monkeypatch, lambda host: addresses)
     with pytest.raises(AddressRefused):
@@ -82,6 +84,7 @@ def test_a_name_that_leads_to_a_link_local_address_is_refused(network, monkeypat
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "2852039166", "0xa9fea9fe"])
+@pytest.mark.security(7)
 def test_a_link_local_address_is_refused_in_every_form(network, host):
     with pytest.raises(AddressRefused):
         network.connect_tcp(host, 80, until())

@@ -114,6 +114,7 @@ def test_when_to_come_again_is_told(server, sender_of):
     assert sender.send(b"", deadline()) == RetryLater(None, "http_503")
 
 
+@pytest.mark.security(7)
 def test_redirects_are_never_followed(server, sender_of):
     with FaultServer() as elsewhere:
         server.script(Answer(307, headers={"Location": elsewhere.url}))
@@ -173,6 +174,7 @@ def test_a_proxy_that_cannot_be_used_is_told_of(caplog, monkeypatch, proxy):
     sender.close()
 
 
+@pytest.mark.security(8)
 def test_unverified_tls_is_warned_of_at_each_start(caplog):
     sender = HTTPSender("https://me:canary@h/", name="Sink", verify=False)
     assert caplog.records == []
