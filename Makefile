@@ -56,6 +56,7 @@ bench: .venv-bench/ready
 docs: .venv/ready
 	$(BIN)/python tools/catalogue.py > docs/catalogue.md
 	$(BIN)/python tools/grafana.py
+	$(BIN)/python tools/kafka_schema.py > docs/kafka.schema.json
 
 lock: .tools/uv
 	$(LOCK) --extra demo --group dev -o requirements/dev.txt
