@@ -50,7 +50,13 @@ def ledgers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print how many recorded exchanges went through the SDKs, per provider and API."""
+    """Print what the tests have found out that is no matter of right and wrong."""
+    _print_replayed(terminalreporter)
+    _print_totals(terminalreporter)
+
+
+def _print_replayed(terminalreporter: Any) -> None:
+    """How many recorded exchanges went through the SDKs, per provider and API."""
     module = sys.modules.get("tests.exchanges.test_sdk_replay")
     table = getattr(module, "TABLE", None)
     if not table:
@@ -59,3 +65,17 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     for (provider, api, kind), number in sorted(table.items()):
         terminalreporter.write_line(f"{provider:16} {api:22} {kind:7} {number:5}")
     terminalreporter.write_line(f"{'all':16} {'':22} {'':7} {sum(table.values()):5}")
+
+
+def _print_totals(terminalreporter: Any) -> None:
+    """What each backend has after one replay of the recorded exchanges."""
+    table = getattr(sys.modules.get("tests.real.test_totals"), "TABLE", None)
+    if not table:
+        return
+    terminalreporter.section("totals in every backend after one replay of the recorded exchanges")
+    terminalreporter.write_line(f"{'':30} {'calls':>7} {'tokens':>10} {'US dollars':>14} {'errors':>7}")
+    for name, row in table.items():
+        told = (
+            row if isinstance(row, str) else "{calls:7.0f} {tokens:10.0f} {dollars:14.9f} {errors:7.0f}".format(**row)
+        )
+        terminalreporter.write_line(f"{name:30} {told}")

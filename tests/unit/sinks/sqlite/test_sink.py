@@ -15,9 +15,8 @@ import pytest
 from tellmeter.errors import ConfigError, SchemaTooNew, StoreError
 from tellmeter.pipeline.outcome import Delivered, Partial, Rejected, RetryLater
 from tellmeter.records import StreamMetrics
-from tellmeter.sinks.sqlite import SQLiteMetricsSink
+from tellmeter.sinks.sqlite import SQLiteMetricsSink, schema
 from tellmeter.sinks.sqlite import query as sqlite_query
-from tellmeter.sinks.sqlite import schema
 from tellmeter.sinks.sqlite import sink as module
 from tests.unit.sinks import made
 from tests.unit.sinks.made import T0, deadline, python, recent, record, run
