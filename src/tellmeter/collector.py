@@ -354,8 +354,8 @@ class MetricsCollector:
             call.end("abandoned")
         limit = self.config.exit_timeout_seconds
         spent = time.monotonic() - started  # by the collectors before
-        # A short program's first price is looked up here (0.4 s of CPU): that time is not taken from the sinks', and where
-        # others have the processor it takes longer. What waits without working is not waited for twice.
+        # A short program's first price is looked up here (0.4 s of CPU): that time is not taken from the sinks', and
+        # where others have the processor it takes longer. What waits without working is not waited for twice.
         for _ in range(STARVED_TURNS):
             worked = time.process_time()
             if self._router.drain(limit) or time.process_time() - worked < limit / 20:
