@@ -1,0 +1,5 @@
+"""Records in ClickHouse."""
+
+from .sink import ClickHouseMetricsSink
+
+__all__ = ["ClickHouseMetricsSink"]
