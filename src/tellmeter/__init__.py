@@ -40,17 +40,23 @@ if TYPE_CHECKING:
     from .records import AgentMetrics, MetricsSummary, StreamMetrics
     from .registry.definition import MetricDefinition, MetricType
     from .registry.registry import MetricsRegistry, get_metrics_registry
+    from .secret import Secret
     from .serve.asgi import get_metrics_app
     from .serve.page import get_metrics_text
     from .serve.server import MetricsServer, start_metrics_server
     from .serve.wsgi import get_metrics_wsgi_app
-    from .secret import Secret
     from .signal_flush import install_signal_flush
     from .sinks.base import BatchingMetricsSink, MetricsSink, MetricsStore
+    from .sinks.clickhouse import ClickHouseMetricsSink
+    from .sinks.cloudwatch import CloudWatchMetricsSink, EMFMetricsSink
     from .sinks.console import ConsoleMetricsSink
+    from .sinks.datadog import DatadogMetricsSink, DogStatsDMetricsSink
     from .sinks.http import HTTPMetricsSink
     from .sinks.in_memory import InMemoryMetricsSink
+    from .sinks.influxdb import InfluxDBMetricsSink
     from .sinks.jsonl import JSONLMetricsSink
+    from .sinks.kafka import KafkaMetricsSink
+    from .sinks.otel import OTelMetricsSink
     from .sinks.parquet import ParquetMetricsSink
     from .sinks.postgresql import PostgreSQLMetricsSink
     from .sinks.sqlite import SQLiteMetricsSink
@@ -63,15 +69,22 @@ _WHERE = {
     "AgentMetrics": "records",
     "BatchingMetricsSink": "sinks.base",
     "Call": "call",
+    "ClickHouseMetricsSink": "sinks.clickhouse",
+    "CloudWatchMetricsSink": "sinks.cloudwatch",
     "CollectorStats": "pipeline.ledger",
     "ConfigError": "errors",
     "ConsoleMetricsSink": "sinks.console",
+    "DatadogMetricsSink": "sinks.datadog",
     "Delivered": "pipeline.outcome",
+    "DogStatsDMetricsSink": "sinks.datadog",
+    "EMFMetricsSink": "sinks.cloudwatch",
     "FlushReport": "pipeline.ledger",
     "HTTPMetricsSink": "sinks.http",
     "InMemoryMetricsSink": "sinks.in_memory",
+    "InfluxDBMetricsSink": "sinks.influxdb",
     "JSONFormatter": "instruments.logs",
     "JSONLMetricsSink": "sinks.jsonl",
+    "KafkaMetricsSink": "sinks.kafka",
     "MetricDefinition": "registry.definition",
     "MetricError": "errors",
     "MetricType": "registry.definition",
@@ -85,6 +98,7 @@ _WHERE = {
     "MetricsStore": "sinks.base",
     "MetricsSummary": "records",
     "MissingExtra": "errors",
+    "OTelMetricsSink": "sinks.otel",
     "ParquetMetricsSink": "sinks.parquet",
     "Partial": "pipeline.outcome",
     "PostgreSQLMetricsSink": "sinks.postgresql",
@@ -137,15 +151,22 @@ __all__ = [
     "AgentMetrics",
     "BatchingMetricsSink",
     "Call",
+    "ClickHouseMetricsSink",
+    "CloudWatchMetricsSink",
     "CollectorStats",
     "ConfigError",
     "ConsoleMetricsSink",
+    "DatadogMetricsSink",
     "Delivered",
+    "DogStatsDMetricsSink",
+    "EMFMetricsSink",
     "FlushReport",
     "HTTPMetricsSink",
     "InMemoryMetricsSink",
+    "InfluxDBMetricsSink",
     "JSONFormatter",
     "JSONLMetricsSink",
+    "KafkaMetricsSink",
     "MetricDefinition",
     "MetricError",
     "MetricType",
@@ -159,6 +180,7 @@ __all__ = [
     "MetricsStore",
     "MetricsSummary",
     "MissingExtra",
+    "OTelMetricsSink",
     "ParquetMetricsSink",
     "Partial",
     "PostgreSQLMetricsSink",

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ..pipeline.outcome import Delivered, Outcome, Partial, Rejected, RetryLater, TooLarge
     from .base import BatchingMetricsSink, MetricsSink, MetricsStore, SupportsSettle
+    from .clickhouse import ClickHouseMetricsSink
+    from .cloudwatch import CloudWatchMetricsSink, EMFMetricsSink
     from .console import ConsoleMetricsSink
+    from .datadog import DatadogMetricsSink, DogStatsDMetricsSink
     from .http import HTTPMetricsSink
     from .in_memory import InMemoryMetricsSink
+    from .influxdb import InfluxDBMetricsSink
     from .jsonl import JSONLMetricsSink
+    from .kafka import KafkaMetricsSink
+    from .otel import OTelMetricsSink
     from .parquet import ParquetMetricsSink
     from .postgresql import PostgreSQLMetricsSink
     from .query import SeriesPoint
@@ -21,13 +27,21 @@ if TYPE_CHECKING:
 # Public name -> the module that has it: loaded when it is first used, so that no sink costs who does not use it.
 _WHERE = {
     "BatchingMetricsSink": ".base",
+    "ClickHouseMetricsSink": ".clickhouse",
+    "CloudWatchMetricsSink": ".cloudwatch",
     "ConsoleMetricsSink": ".console",
+    "DatadogMetricsSink": ".datadog",
     "Delivered": "..pipeline.outcome",
+    "DogStatsDMetricsSink": ".datadog",
+    "EMFMetricsSink": ".cloudwatch",
     "HTTPMetricsSink": ".http",
     "InMemoryMetricsSink": ".in_memory",
+    "InfluxDBMetricsSink": ".influxdb",
     "JSONLMetricsSink": ".jsonl",
+    "KafkaMetricsSink": ".kafka",
     "MetricsSink": ".base",
     "MetricsStore": ".base",
+    "OTelMetricsSink": ".otel",
     "Outcome": "..pipeline.outcome",
     "ParquetMetricsSink": ".parquet",
     "Partial": "..pipeline.outcome",
@@ -43,13 +57,21 @@ _WHERE = {
 }
 __all__ = [
     "BatchingMetricsSink",
+    "ClickHouseMetricsSink",
+    "CloudWatchMetricsSink",
     "ConsoleMetricsSink",
+    "DatadogMetricsSink",
     "Delivered",
+    "DogStatsDMetricsSink",
+    "EMFMetricsSink",
     "HTTPMetricsSink",
     "InMemoryMetricsSink",
+    "InfluxDBMetricsSink",
     "JSONLMetricsSink",
+    "KafkaMetricsSink",
     "MetricsSink",
     "MetricsStore",
+    "OTelMetricsSink",
     "Outcome",
     "ParquetMetricsSink",
     "Partial",

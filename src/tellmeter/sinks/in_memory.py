@@ -6,25 +6,33 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
-from ..records import FAILURES, AgentMetrics, MetricsSummary
+from ..records import FAILURES, AgentMetrics
 from . import query
 from .address import parse, positive, whole
+from .asking import Asking
 from .base import MetricsSink, Settle, Settles
 from .checks import check_positive, check_whole
-from .query import SeriesPoint, make_query
 
 T = TypeVar("T")
 
 _FOLD_AT = 256
 # Rows from which an answer is worked out on a thread: 2,000 take about 3 ms.
 _QUICK_ROWS = 2_000
+# Question -> the function of `query` that answers it.
+_ANSWERS = {
+    "records": "newest",
+    "summary": "summarise",
+    "percentile": "percentile_of",
+    "series": "series",
+    "breakdown": "breakdown",
+}
 
 
-class InMemoryMetricsSink(MetricsSink):
+class InMemoryMetricsSink(Asking, MetricsSink):
     """Keeps the newest `max_size` records for `ttl_seconds` after they arrived, and answers questions about them.
 
     Writing is an append; everything else is worked out when somebody asks. A record whose id is already kept is
@@ -91,70 +99,6 @@ class InMemoryMetricsSink(MetricsSink):
 
     # ------------------------------------------------------------------ asking
 
-    async def get_metrics(
-        self,
-        start_time: float | None = None,
-        end_time: float | None = None,
-        provider: str | None = None,
-        model: str | None = None,
-        request_id: str | None = None,
-        limit: int = 1000,
-        *,
-        status: str | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> list[AgentMetrics]:
-        """At most `limit` records, newest first by `timestamp`. See `MetricsStore` for the filters."""
-        question = make_query(
-            start_time=start_time,
-            end_time=end_time,
-            provider=provider,
-            model=model,
-            request_id=request_id,
-            status=status,
-            tags=tags,
-        )
-        check_whole("limit", limit, 0)
-
-        def newest(rows: list[AgentMetrics]) -> list[AgentMetrics]:
-            # Sorting is stable, also in reverse: what came last stays first among equal times.
-            rows.reverse()
-            rows.sort(key=lambda record: record.timestamp, reverse=True)
-            return rows[:limit]
-
-        return await self._answer(question, newest)
-
-    async def get_summary(
-        self, window_seconds: float | None = 300, provider: str | None = None, **filters: Any
-    ) -> MetricsSummary:
-        """One view over the last `window_seconds` (None: over all that is kept)."""
-        question = make_query(window_seconds=window_seconds, provider=provider, **filters)
-        return await self._answer(question, query.summarise)
-
-    async def get_percentile(
-        self, percentile: float, metric: str = "latency_ms", window_seconds: float | None = 300, **filters: Any
-    ) -> float:
-        """The `percentile` (0..100) of a metric, 0.0 where no call has it.
-
-        `metric`: latency_ms, ttft_ms, tokens, input_tokens, output_tokens or cost_usd.
-        """
-        question = make_query(window_seconds=window_seconds, **filters)
-        query.check_metric(metric)
-        query.check_percentile(percentile)
-        return await self._answer(question, lambda rows: query.percentile_of(rows, metric, percentile))
-
-    async def get_series(self, step: float, **filters: Any) -> list[SeriesPoint]:
-        """One summary per `step` seconds that has calls, oldest first."""
-        question = make_query(**filters)
-        check_positive("step", step)
-        return await self._answer(question, lambda rows: query.series(rows, step))
-
-    async def get_breakdown(self, by: str, *, limit: int = 1000, **filters: Any) -> dict[str, MetricsSummary]:
-        """One summary per value of `by` (see `MetricsStore`), most calls first."""
-        question = make_query(**filters)
-        query.check_breakdown(by)
-        check_whole("limit", limit, 0)
-        return await self._answer(question, lambda rows: query.breakdown(rows, by, limit))
-
     def get_stats(self) -> dict[str, Any]:
         """What arrived since the sink was made or cleared, and what of it is still kept.
 
@@ -184,12 +128,14 @@ class InMemoryMetricsSink(MetricsSink):
         with self._lock:
             self._forget()
 
-    async def _answer(self, question: query.Query, work: Callable[[list[AgentMetrics]], T]) -> T:
+    async def _ask(self, what: str, *arguments: Any) -> Any:
         await self._settles.wait()
         rows = self._rows()
+        question, *others = arguments
 
-        def answer() -> T:
-            return work([record for record in rows if question.matches(record)])
+        def answer() -> Any:
+            found = [record for record in rows if question.matches(record)]
+            return getattr(query, _ANSWERS[what])(found, *others)
 
         if len(rows) <= _QUICK_ROWS:
             return answer()

@@ -175,6 +175,14 @@ def breakdown(records: Iterable[AgentMetrics], by: str, limit: int) -> dict[str,
     return {key: summarise(groups[key]) for key in largest}
 
 
+def newest(records: Iterable[AgentMetrics], limit: int) -> list[AgentMetrics]:
+    """At most `limit` records, newest first by `timestamp`, what came later first among equals."""
+    # Sorting is stable, also in reverse: what came last stays first among equal times.
+    rows = list(records)[::-1]
+    rows.sort(key=lambda record: record.timestamp, reverse=True)
+    return rows[:limit]
+
+
 def check_points(number: int, step: float) -> None:
     """Raise `ConfigError` for more points than an answer holds."""
     if number > MAX_POINTS:

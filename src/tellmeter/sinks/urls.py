@@ -11,18 +11,31 @@ from .base import MetricsStore
 
 # Scheme -> module:class, whose `from_url(url)` makes the sink. Imported when it is first named.
 SCHEMES = {
+    "clickhouse": "clickhouse:ClickHouseMetricsSink",
+    "clickhouses": "clickhouse:ClickHouseMetricsSink",
+    "cloudwatch": "cloudwatch:CloudWatchMetricsSink",
     "console": "console:ConsoleMetricsSink",
+    "datadog": "datadog:DatadogMetricsSink",
+    "dogstatsd": "datadog:DogStatsDMetricsSink",
+    "emf": "cloudwatch:EMFMetricsSink",
+    "emf+tcp": "cloudwatch:EMFMetricsSink",
+    "emf+udp": "cloudwatch:EMFMetricsSink",
     "http": "http:HTTPMetricsSink",
     "https": "http:HTTPMetricsSink",
+    "influxdb": "influxdb:InfluxDBMetricsSink",
+    "influxdbs": "influxdb:InfluxDBMetricsSink",
     "jsonl": "jsonl:JSONLMetricsSink",
+    "kafka": "kafka:KafkaMetricsSink",
     "memory": "in_memory:InMemoryMetricsSink",
+    "otlp": "otel:OTelMetricsSink",
+    "otlps": "otel:OTelMetricsSink",
     "parquet": "parquet:ParquetMetricsSink",
     "postgres": "postgresql:PostgreSQLMetricsSink",
     "postgresql": "postgresql:PostgreSQLMetricsSink",
     "sqlite": "sqlite:SQLiteMetricsSink",
 }
 # Those that a command can ask: their `from_url` takes `must_exist` too. What is in memory, no other process can see.
-STORES = ("postgres", "postgresql", "sqlite")
+STORES = ("clickhouse", "clickhouses", "postgres", "postgresql", "sqlite")
 
 _SQLITE_ENDINGS = (".db", ".sqlite", ".sqlite3")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import msgspec
@@ -13,12 +13,11 @@ import msgspec
 from ...errors import StoreError
 from ...guard import note
 from ...pipeline.outcome import Delivered, Outcome, Partial
-from ...records import AgentMetrics, MetricsSummary
-from .. import query
+from ...records import AgentMetrics
 from ..address import LANE_PARSERS, Parser, positive
+from ..asking import Asking
 from ..base import BatchingMetricsSink, LaneOptions, Settle, Settles, lane_options_in
-from ..checks import check_positive, check_whole
-from ..query import SeriesPoint, make_query
+from ..checks import check_positive
 from . import dsn as dsns
 from . import query as postgresql_query
 from . import schema as schemas
@@ -43,7 +42,7 @@ _SNAPSHOT = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _abandoned: list[TimedConnection] = []
 
 
-class PostgreSQLMetricsSink(BatchingMetricsSink):
+class PostgreSQLMetricsSink(Asking, BatchingMetricsSink):
     """Writes records to a table of a PostgreSQL database (12 or newer) and answers questions about them.
 
     One row per call and one typed column per field, so that any SQL tool can read it. Nothing happens before the first
@@ -238,89 +237,14 @@ class PostgreSQLMetricsSink(BatchingMetricsSink):
 
     # ------------------------------------------------------------------ asking
 
-    async def get_metrics(
-        self,
-        start_time: float | None = None,
-        end_time: float | None = None,
-        provider: str | None = None,
-        model: str | None = None,
-        request_id: str | None = None,
-        limit: int = 1000,
-        *,
-        status: str | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> list[AgentMetrics]:
-        """At most `limit` records, newest first by `timestamp`. See `MetricsStore` for the filters."""
-        question = make_query(
-            start_time=start_time,
-            end_time=end_time,
-            provider=provider,
-            model=model,
-            request_id=request_id,
-            status=status,
-            tags=tags,
-        )
-        check_whole("limit", limit, 0)
-        return await self._ask(lambda connection: postgresql_query.records(connection, self._name, question, limit))
-
-    async def get_summary(
-        self, window_seconds: float | None = 300, provider: str | None = None, **filters: Any
-    ) -> MetricsSummary:
-        """One view over the last `window_seconds` (None: over all)."""
-        question = make_query(window_seconds=window_seconds, provider=provider, **filters)
-        return await self._ask(lambda connection: postgresql_query.summary(connection, self._name, question))
-
-    async def get_summary_stats(self, hours: float = 24) -> dict[str, float]:
-        """The last `hours` in six numbers.
-
-        `total_requests`, `avg_latency` and `p95_latency` (milliseconds), `total_tokens`, `total_cost` (US dollars) and
-        `error_count`. `get_summary` tells more.
-        """
-        summary = await self.get_summary(check_positive("hours", hours) * 3600)
-        return {
-            "total_requests": summary.count,
-            "avg_latency": summary.avg_latency_ms,
-            "p95_latency": summary.p95_latency_ms,
-            "total_tokens": summary.total_tokens,
-            "total_cost": summary.total_cost,
-            "error_count": summary.error_count,
-        }
-
-    async def get_percentile(
-        self, percentile: float, metric: str = "latency_ms", window_seconds: float | None = 300, **filters: Any
-    ) -> float:
-        """The `percentile` (0..100) of a metric, 0.0 where no call has it.
-
-        `metric`: latency_ms, ttft_ms, tokens, input_tokens, output_tokens or cost_usd.
-        """
-        question = make_query(window_seconds=window_seconds, **filters)
-        query.check_metric(metric)
-        query.check_percentile(percentile)
-        return await self._ask(
-            lambda connection: postgresql_query.percentile(connection, self._name, question, metric, percentile)
-        )
-
-    async def get_series(self, step: float, **filters: Any) -> list[SeriesPoint]:
-        """One summary per `step` seconds that has calls, oldest first."""
-        question = make_query(**filters)
-        seconds = check_positive("step", step)
-        return await self._ask(lambda connection: postgresql_query.series(connection, self._name, question, seconds))
-
-    async def get_breakdown(self, by: str, *, limit: int = 1000, **filters: Any) -> dict[str, MetricsSummary]:
-        """One summary per value of `by` (see `MetricsStore`), most calls first."""
-        question = make_query(**filters)
-        query.check_breakdown(by)
-        check_whole("limit", limit, 0)
-        return await self._ask(
-            lambda connection: postgresql_query.breakdown(connection, self._name, question, by, limit)
-        )
-
-    async def _ask(self, question: Callable[[TimedConnection], T]) -> T:
+    async def _ask(self, what: str, *arguments: Any) -> Any:
         import asyncio
 
-        def settled() -> T:
+        question = getattr(postgresql_query, what)
+
+        def settled() -> Any:
             self._settles.now()
-            return self._answer(question)
+            return self._answer(lambda connection: question(connection, self._name, *arguments))
 
         return await asyncio.to_thread(settled)
 

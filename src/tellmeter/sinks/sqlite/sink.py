@@ -6,7 +6,7 @@ import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, Unpack
 
@@ -15,12 +15,11 @@ import msgspec
 from ...errors import ConfigError, StoreError
 from ...guard import note
 from ...pipeline.outcome import Delivered, Outcome, Partial, Rejected, RetryLater
-from ...records import AgentMetrics, MetricsSummary
-from .. import query
+from ...records import AgentMetrics
 from ..address import LANE_PARSERS, file_path, parse, positive, whole
+from ..asking import Asking
 from ..base import BatchingMetricsSink, LaneOptions, Settle, Settles, lane_options_in
 from ..checks import check_positive, check_whole
-from ..query import SeriesPoint, make_query
 from . import query as sqlite_query
 from . import schema
 
@@ -43,7 +42,7 @@ _NEEDS_FILE = "a store of several connections needs a file; records in memory ar
 _abandoned: list[sqlite3.Connection] = []
 
 
-class SQLiteMetricsSink(BatchingMetricsSink):
+class SQLiteMetricsSink(Asking, BatchingMetricsSink):
     """Writes records to table `llm_metrics` of a SQLite file and answers questions about them.
 
     One row per call and one column per field, so that any SQL tool can read it. Several processes may write and ask at
@@ -213,75 +212,18 @@ class SQLiteMetricsSink(BatchingMetricsSink):
 
     # ------------------------------------------------------------------ asking
 
-    async def get_metrics(
-        self,
-        start_time: float | None = None,
-        end_time: float | None = None,
-        provider: str | None = None,
-        model: str | None = None,
-        request_id: str | None = None,
-        limit: int = 1000,
-        *,
-        status: str | None = None,
-        tags: Mapping[str, str] | None = None,
-    ) -> list[AgentMetrics]:
-        """At most `limit` records, newest first by `timestamp`. See `MetricsStore` for the filters."""
-        question = make_query(
-            start_time=start_time,
-            end_time=end_time,
-            provider=provider,
-            model=model,
-            request_id=request_id,
-            status=status,
-            tags=tags,
-        )
-        check_whole("limit", limit, 0)
-        return await self._ask(lambda connection: sqlite_query.records(connection, question, limit))
-
-    async def get_summary(
-        self, window_seconds: float | None = 300, provider: str | None = None, **filters: Any
-    ) -> MetricsSummary:
-        """One view over the last `window_seconds` (None: over all)."""
-        question = make_query(window_seconds=window_seconds, provider=provider, **filters)
-        return await self._ask(lambda connection: sqlite_query.summary(connection, question))
-
-    async def get_percentile(
-        self, percentile: float, metric: str = "latency_ms", window_seconds: float | None = 300, **filters: Any
-    ) -> float:
-        """The `percentile` (0..100) of a metric, 0.0 where no call has it.
-
-        `metric`: latency_ms, ttft_ms, tokens, input_tokens, output_tokens or cost_usd.
-        """
-        question = make_query(window_seconds=window_seconds, **filters)
-        query.check_metric(metric)
-        query.check_percentile(percentile)
-        return await self._ask(lambda connection: sqlite_query.percentile(connection, question, metric, percentile))
-
-    async def get_series(self, step: float, **filters: Any) -> list[SeriesPoint]:
-        """One summary per `step` seconds that has calls, oldest first."""
-        question = make_query(**filters)
-        seconds = check_positive("step", step)
-        return await self._ask(lambda connection: sqlite_query.series(connection, question, seconds))
-
-    async def get_breakdown(self, by: str, *, limit: int = 1000, **filters: Any) -> dict[str, MetricsSummary]:
-        """One summary per value of `by` (see `MetricsStore`), most calls first."""
-        question = make_query(**filters)
-        query.check_breakdown(by)
-        check_whole("limit", limit, 0)
-        return await self._ask(lambda connection: sqlite_query.breakdown(connection, question, by, limit))
-
-    async def _ask(self, question: Callable[[sqlite3.Connection], T]) -> T:
+    async def _ask(self, what: str, *arguments: Any) -> Any:
         import asyncio
 
-        return await asyncio.to_thread(self._answer, question)
+        return await asyncio.to_thread(self._answer, getattr(sqlite_query, what), arguments)
 
-    def _answer(self, question: Callable[[sqlite3.Connection], T]) -> T:
+    def _answer(self, question: Callable[..., T], arguments: tuple[Any, ...]) -> T:
         """One answer from one snapshot, on a connection of its own: 0.2 ms, and nothing is shared between threads."""
         self._settles.now()
         connection = schema.connect(self.path, create=not self._must_exist, reading=True)
         try:
             connection.execute("BEGIN")
-            return question(connection)
+            return question(connection, *arguments)
         except sqlite3.Error as error:
             raise schema.store_error(self.path, error) from error
         except msgspec.MsgspecError as error:
