@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -117,6 +118,7 @@ class OTelMetricsSink(BatchingMetricsSink):
             self._settings = export_settings(
                 endpoint=endpoint, headers=headers, protocol=protocol, interval_seconds=export_interval_seconds
             )
+            import_module(f"{__package__}.exporting")  # now: it takes longer than a short program has at its end
         self._recorder: Recorder | None = None
         self._shown: MetricsRegistry | None = None
         self._own: OwnMeterProvider | None = None
