@@ -7,7 +7,7 @@ import re
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
-from ...errors import ConfigError, MissingExtra
+from ...errors import ConfigError
 from ...secret import Secret
 from ..address import LANE_PARSERS, Parser, flag, parse, positive
 from ..sending.sender import HTTP_PARSERS
@@ -47,10 +47,7 @@ def server(url: str, user: str | None, password: str | Secret | None, *, allow_l
         ConfigError: no such URL, or a user in two places; no secrets in the message.
         MissingExtra: httpx2 is not installed.
     """
-    try:
-        found = http_url(url, allow_link_local=allow_link_local)
-    except MissingExtra as error:
-        raise MissingExtra(error.package, "clickhouse") from None
+    found = http_url(url, allow_link_local=allow_link_local, extra="clickhouse")
     path, mark, _ = found.target.partition("?")
     if mark:
         raise ConfigError(

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Unpack
 
-from ...errors import ConfigError, MissingExtra
+from ...errors import ConfigError
 from ...pipeline.outcome import Delivered, Outcome, Rejected, RetryLater, TooLarge
 from ...records import AgentMetrics
 from ...secret import Secret
@@ -85,7 +85,6 @@ class DatadogMetricsSink(BatchingMetricsSink):
         **lane: Unpack[LaneOptions],
     ) -> None:
         super().__init__(**lane)
-        _require_httpx2()
         key = Secret.of("api_key", api_key) or _key_from_environment()
         if counts not in _COUNTS:
             raise ConfigError(f"counts = {str(counts)[:40]!r}: it must be one of {', '.join(_COUNTS)}")
@@ -106,6 +105,7 @@ class DatadogMetricsSink(BatchingMetricsSink):
             ca=ca,
             verify=verify,
             allow_link_local=allow_link_local,
+            extra="datadog",
         )
         base, question, _ = self._sender.url.target.partition("?")
         if question:
@@ -254,13 +254,6 @@ def has_errors(body: bytes) -> bool:
     except (ValueError, RecursionError):
         return False
     return isinstance(answer, dict) and bool(answer.get("errors"))
-
-
-def _require_httpx2() -> None:
-    try:
-        import httpx2  # noqa: F401 - it is HTTPSender's
-    except ImportError:
-        raise MissingExtra("httpx2", "datadog") from None
 
 
 def _key_from_environment() -> Secret:

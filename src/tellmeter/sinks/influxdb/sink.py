@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Unpack
 from urllib.parse import urlencode
 
-from ...errors import ConfigError, MissingExtra
+from ...errors import ConfigError
 from ...pipeline.outcome import Delivered, Outcome, Partial, Rejected, RetryLater
 from ...records import AgentMetrics
 from ...secret import Secret
@@ -107,19 +107,17 @@ class InfluxDBMetricsSink(BatchingMetricsSink):
             if "authorization" in {name.lower() for name in more}:
                 raise ConfigError("headers: Authorization is the token's or the user's; give one of them")
             more["Authorization"] = found.authorization
-        try:
-            self._sender = HTTPSender(
-                found.url + found.write,
-                name=type(self).__name__,
-                headers=more,
-                compress=compress,
-                timeout_seconds=timeout_seconds,
-                ca=ca,
-                verify=verify,
-                allow_link_local=allow_link_local,
-            )
-        except MissingExtra as error:
-            raise MissingExtra(error.package, "influxdb") from None
+        self._sender = HTTPSender(
+            found.url + found.write,
+            name=type(self).__name__,
+            headers=more,
+            compress=compress,
+            timeout_seconds=timeout_seconds,
+            ca=ca,
+            verify=verify,
+            allow_link_local=allow_link_local,
+            extra="influxdb",
+        )
         self._make = str(database) if create_database else None
         self.destination = f"{self._sender.destination}/{found.name}/{measurement}"
         self._told = False

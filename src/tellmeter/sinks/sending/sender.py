@@ -59,6 +59,7 @@ class HTTPSender:
         ca: the file (PEM) of the authorities that are trusted instead of the system's.
         verify: False takes any certificate, and logs a warning at each start.
         allow_link_local: allow 169.254.0.0/16 and fe80::/10, where clouds keep their credentials.
+        extra: the one of tellmeter that brings httpx2 for who sends.
 
     Raises:
         ConfigError: an argument that cannot work; no secrets in the message.
@@ -76,10 +77,11 @@ class HTTPSender:
         ca: str | os.PathLike[str] | None = None,
         verify: bool = True,
         allow_link_local: bool = False,
+        extra: str = "http",
     ) -> None:
         if compress not in ("gzip", None):
             raise ConfigError("compress: it must be 'gzip' or None")
-        self.url = http_url(url, allow_link_local=allow_link_local)
+        self.url = http_url(url, allow_link_local=allow_link_local, extra=extra)
         self.destination = self.url.destination
         self._name = name
         self._compress = compress

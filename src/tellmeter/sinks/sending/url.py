@@ -33,8 +33,8 @@ class HTTPUrl:
     shown: str
 
 
-def http_url(url: object, *, allow_link_local: bool = False) -> HTTPUrl:
-    """Take a URL apart.
+def http_url(url: object, *, allow_link_local: bool = False, extra: str = "http") -> HTTPUrl:
+    """Take a URL apart. `extra` is the one of tellmeter that brings httpx2 for who asks.
 
     Raises:
         ConfigError: no http or https URL, or a link-local address that is not allowed; no secrets in the message.
@@ -43,7 +43,7 @@ def http_url(url: object, *, allow_link_local: bool = False) -> HTTPUrl:
     try:
         import httpx2
     except ImportError:
-        raise MissingExtra("httpx2", "http") from None
+        raise MissingExtra("httpx2", extra) from None
     if not isinstance(url, str) or not url.strip():
         raise ConfigError("a URL is needed, as https://metrics.example.com/v1/ingest")
     shown = without_user(url)
