@@ -7,7 +7,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -256,24 +256,23 @@ class MetricsCollector:
     # ------------------------------------------------------------------ on the router thread
 
     def _process(self, items: list[Any]) -> None:
+        finished: list[tuple[AgentMetrics, Sequence[str]]] = []
         kept: list[AgentMetrics] = []
         dropped: Counter[str] = Counter()
         for item in items:
-            known = type(item) is AgentMetrics
-            record = item if known else self._finish(item, dropped)
-            if record is None:
+            found = (item, ()) if type(item) is AgentMetrics else self._finish(item, dropped)
+            if found is None:
                 continue
+            record, attempts = found
             if self._tags or not self.config.enable_streaming_metrics or not self.config.enable_reliability_metrics:
                 record = self._configured(record)
-            if self._llm is not None:
-                try:
-                    self._llm.count(record, () if known else item.attempts)
-                except BaseException as error:
-                    note("metrics", error)
+            finished.append((record, attempts))
             if not self._selection.everything and (reason := self._selection.reason_to_drop(record)):
                 dropped[reason] += 1
                 continue
             kept.append(record)
+        if self._llm is not None:
+            self._llm.count_all(finished)
         if kept:
             for lane in self._lanes:
                 lane.put(kept)
@@ -282,16 +281,17 @@ class MetricsCollector:
         self._dropped.update(dropped)
 
     @staticmethod
-    def _finish(call: Any, dropped: Counter[str]) -> AgentMetrics | None:
+    def _finish(call: Any, dropped: Counter[str]) -> tuple[AgentMetrics, Sequence[str]] | None:
         try:
             record: AgentMetrics | None = call.finish()
+            if record is not None:
+                return record, call.attempts
         except BaseException as error:
             note("record", error)
             dropped["error"] += 1
             return None
-        if record is None:
-            dropped["not_llm"] += 1
-        return record
+        dropped["not_llm"] += 1
+        return None
 
     def _configured(self, record: AgentMetrics) -> AgentMetrics:
         changes: dict[str, Any] = {}

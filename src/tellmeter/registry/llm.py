@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from ..errors import ConfigError, MetricError
+from ..guard import note
 from ..records import FAILURES, AgentMetrics
 from .catalogue import LLM_METRICS
 from .deltas import Deltas
@@ -19,6 +22,13 @@ _EXTRA = {
     "llm_tokens_used_total": "type",
     "llm_errors_total": "error_class",
 }
+_TOKENS = (
+    (attrgetter("input_tokens"), (("llm_tokens_total", "input"), ("llm_tokens_used_total", "prompt"))),
+    (attrgetter("output_tokens"), (("llm_tokens_total", "output"), ("llm_tokens_used_total", "completion"))),
+    (attrgetter("cached_tokens"), (("llm_tokens_total", "cache_read"),)),
+    (attrgetter("cache_write_tokens"), (("llm_tokens_total", "cache_write"),)),
+    (attrgetter("reasoning_tokens"), (("llm_tokens_total", "reasoning"),)),
+)
 _BOUND = 4096  # label sets whose series are kept at hand, and series a label set
 
 Live = Mapping[tuple[str, ...], int]
@@ -57,6 +67,49 @@ class LLMMetrics:
 
     def count(self, record: AgentMetrics, attempts: Sequence[str] = ()) -> None:
         """Count a finished call. `attempts`: the HTTP status or outcome of each, where they are known."""
+        series = self._series_of(record)
+        exemplar = None
+        if record.trace_id:
+            exemplar = {"trace_id": record.trace_id}
+            if record.span_id:
+                exemplar["span_id"] = record.span_id
+        self._add_up(series, [record], exemplar)
+        for status in attempts or _attempts(record):
+            series["llm_attempts_total", status].inc()
+        if record.tokens_estimated:
+            series["llm_usage_missing_total", ""].inc()
+        if record.status in FAILURES:
+            series["llm_errors_total", record.error_class or record.status].inc(1, exemplar)
+        if record.retries:
+            series["llm_retries_total", ""].inc(record.retries)
+        if record.stream is not None:
+            self._count_stream(series, record, exemplar)
+
+    def count_all(self, finished: Iterable[tuple[AgentMetrics, Sequence[str]]]) -> None:
+        """Count finished calls, with the attempts of each. Those that are alike are added up first, which is faster.
+
+        A call that cannot be counted is noted, and the others are.
+        """
+        alike: dict[int, tuple[_Series, list[AgentMetrics]]] = {}
+        for record, attempts in finished:
+            try:
+                if attempts or _is_special(record):
+                    self.count(record, attempts)
+                    continue
+                series = self._series_of(record)
+                alike.setdefault(id(series), (series, []))[1].append(record)
+            except BaseException as error:
+                note("metrics", error)
+        for series, records in alike.values():
+            try:
+                self._add_up(series, records, None)
+                for status, number in Counter(map(_last_attempt, records)).items():
+                    series["llm_attempts_total", status].inc(number)
+            except BaseException as error:
+                note("metrics", error)
+
+    def _series_of(self, record: AgentMetrics) -> _Series:
+        """The series of calls like this one."""
         tags = tuple([record.tags.get(tag, "") for tag in self._tags])
         key = (record.provider, record.model, record.method, record.status, *tags)
         series = self._at_hand.get(key)
@@ -67,42 +120,23 @@ class LLMMetrics:
             series = self._at_hand[key] = _Series(self._families, dict(zip(names, key, strict=True)))
             for name in ("llm_active_requests", "llm_active_streams"):
                 series[name, ""]  # 0 between calls: shown, and not only while somebody looks
-        exemplar = None
-        if record.trace_id:
-            exemplar = {"trace_id": record.trace_id}
-            if record.span_id:
-                exemplar["span_id"] = record.span_id
-        series["llm_requests_total", ""].inc(1, exemplar)
-        series["llm_request_duration_seconds", ""].observe(record.latency_ms / 1000, exemplar)
-        for status in attempts or _attempts(record):
-            series["llm_attempts_total", status].inc()
-        self._count_tokens(series, record)
-        if record.status in FAILURES:
-            series["llm_errors_total", record.error_class or record.status].inc(1, exemplar)
-        if record.retries:
-            series["llm_retries_total", ""].inc(record.retries)
-        if record.stream is not None:
-            self._count_stream(series, record, exemplar)
+        return series
 
-    def _count_tokens(self, series: _Series, record: AgentMetrics) -> None:
-        if record.input_tokens:
-            series["llm_tokens_total", "input"].inc(record.input_tokens)
-            series["llm_tokens_used_total", "prompt"].inc(record.input_tokens)
-        if record.output_tokens:
-            series["llm_tokens_total", "output"].inc(record.output_tokens)
-            series["llm_tokens_used_total", "completion"].inc(record.output_tokens)
-        if record.cached_tokens:
-            series["llm_tokens_total", "cache_read"].inc(record.cached_tokens)
-        if record.cache_write_tokens:
-            series["llm_tokens_total", "cache_write"].inc(record.cache_write_tokens)
-        if record.reasoning_tokens:
-            series["llm_tokens_total", "reasoning"].inc(record.reasoning_tokens)
-        if record.cost_usd is not None:
-            series["llm_cost_dollars_total", ""].inc(record.cost_usd)
-        elif self._priced:
-            series["llm_price_unknown_total", ""].inc()
-        if record.tokens_estimated:
-            series["llm_usage_missing_total", ""].inc()
+    def _add_up(self, series: _Series, records: Sequence[AgentMetrics], exemplar: dict[str, str] | None) -> None:
+        """What every call has: duration, tokens, cost."""
+        series["llm_requests_total", ""].inc(len(records), exemplar)
+        observe = series["llm_request_duration_seconds", ""].observe
+        for record in records:
+            observe(record.latency_ms / 1000, exemplar)
+        for tokens_of, places in _TOKENS:
+            if tokens := sum(map(tokens_of, records)):
+                for place in places:
+                    series[place].inc(tokens)
+        costs = [record.cost_usd for record in records if record.cost_usd is not None]
+        if costs:
+            series["llm_cost_dollars_total", ""].inc(sum(costs))
+        if self._priced and len(costs) < len(records):
+            series["llm_price_unknown_total", ""].inc(len(records) - len(costs))
 
     def _count_stream(self, series: _Series, record: AgentMetrics, exemplar: dict[str, str] | None) -> None:
         stream = record.stream
@@ -147,7 +181,21 @@ class _Series(dict[tuple[str, str], Any]):
         return series
 
 
+def _is_special(record: AgentMetrics) -> bool:
+    """Whether there is more to count than every call has."""
+    return bool(
+        record.trace_id
+        or record.retries
+        or record.stream is not None
+        or record.tokens_estimated
+        or record.status in FAILURES
+    )
+
+
+def _last_attempt(record: AgentMetrics) -> str:
+    return str(record.status_code) if record.status_code else record.status
+
+
 def _attempts(record: AgentMetrics) -> list[str]:
     """The attempts of a call of which only the last is known."""
-    last = str(record.status_code) if record.status_code else record.status
-    return ["error"] * min(record.retries, 1000) + [last]
+    return ["error"] * min(record.retries, 1000) + [_last_attempt(record)]

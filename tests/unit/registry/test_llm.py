@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tellmeter import AgentMetrics, ConfigError, MetricsRegistry, StreamMetrics
 from tellmeter.registry.llm import LLM_METRICS, LLMMetrics
@@ -136,3 +138,50 @@ def test_models_without_end_are_one_overflow_with_exact_sums():
         == 10_000
     )
     assert registry.text().count(b"llm_requests_total{") == 51
+
+
+made = st.builds(
+    record,
+    model=st.sampled_from(["a", "b"]),
+    status=st.sampled_from(["success", "error", "closed_early"]),
+    status_code=st.sampled_from([None, 200, 429]),
+    input_tokens=st.integers(0, 2**63 - 1),
+    output_tokens=st.integers(0, 1000),
+    latency_ms=st.floats(0, 1e6),
+    cost_usd=st.one_of(st.none(), st.just(0.0), st.integers(0, 64).map(lambda number: number / 64)),
+    retries=st.integers(0, 2),
+    tokens_estimated=st.booleans(),
+    trace_id=st.sampled_from([None, "ab" * 16]),
+    tags=st.sampled_from([{}, {"team": "x"}, {"team": "y"}]),
+)
+
+
+@given(st.lists(st.tuples(made, st.sampled_from([(), ("200",), ("429", "200")])), max_size=12), st.booleans())
+def test_calls_that_are_counted_together_come_to_the_same_as_one_by_one(finished, tagged):
+    one, other = MetricsRegistry(), MetricsRegistry()
+    tags = ["team"] if tagged else []
+    together, singly = LLMMetrics(one, tags), LLMMetrics(other, tags)
+    together.count_all(finished)
+    for call in finished:
+        singly.count(*call)
+    assert figures(one) == figures(other)
+
+
+def figures(registry):
+    """Every value of the LLM metrics, by metric and labels; sums of floats to 9 digits."""
+    found = {}
+    for definition in LLM_METRICS:
+        for series in registry.family(definition).series.values():
+            value = series.read()
+            found[definition.name, series.values] = (
+                (value[0], f"{value[1]:.9g}") if isinstance(value, tuple) else f"{value:.9g}"
+            )
+    return found
+
+
+def test_a_call_that_cannot_be_counted_is_noted_and_the_others_are():
+    registry = MetricsRegistry()
+    good = record(input_tokens=5)
+    LLMMetrics(registry).count_all([(good, ()), (object(), ()), (good, ())])
+    assert registry.get_metric_stats("llm_tokens_total", {"type": "input"})["sum"] == 10
+    assert registry.get_metric_stats("llm_requests_total")["sum"] == 2
