@@ -45,8 +45,9 @@ def records():
 
 
 def deliver(receiver, batch, **options):
-    sink = OTelMetricsSink("svc", "prod", endpoint=receiver.url, tag_names=["feature"], **options)
-    collector = MetricsCollector(sinks=[sink], registry=MetricsRegistry())
+    registry = MetricsRegistry()  # the process's shows what other tests had in progress
+    sink = OTelMetricsSink("svc", "prod", endpoint=receiver.url, tag_names=["feature"], registry=registry, **options)
+    collector = MetricsCollector(sinks=[sink], registry=registry)
     for at in range(0, len(batch), NUMBER // 2):
         for one in batch[at : at + NUMBER // 2]:
             collector.record(one)

@@ -26,6 +26,13 @@ class RefusingSink(tellmeter.BatchingMetricsSink):
         return tellmeter.Rejected("refused")
 
 
+class FailingSink(tellmeter.BatchingMetricsSink):
+    """Is never there, so that attempts fail and records wait."""
+
+    def send(self, batch: Any, deadline: float) -> Any:
+        return tellmeter.RetryLater(reason="unreachable")
+
+
 def broken_filter(record: Any) -> bool:
     raise ValueError
 
@@ -36,7 +43,7 @@ def create() -> Starlette:
         tellmeter.MetricsConfig(
             label_tags=["feature"], max_series=50, filters=[lambda record: record.model != "gone", broken_filter]
         ),
-        sinks=["memory:", RefusingSink()],
+        sinks=["memory:", RefusingSink(), FailingSink(batch_timeout_seconds=0.01)],
     )
     app = Starlette(routes=[Route("/round", _round), Route("/metrics", tellmeter.get_metrics_app())])
     app.state.open = tellmeter.meter_call(provider="openai", model="gpt-4o-mini", method="stream")
