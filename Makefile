@@ -27,7 +27,7 @@ demo: .venv/ready
 test: test-current test-legacy
 
 test-current: .venv/ready .venv-servers/ready servers
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python tools/tests.py $(PYTEST_ARGS)
 
 test-legacy: .venv-legacy/ready
 	$(LEGACY)/python -m pytest -m sdk $(PYTEST_ARGS)
