@@ -16,11 +16,16 @@ import msgspec
 
 from ..cleaning import MAX_INT
 from ..errors import ConfigError
-from ..records import AgentMetrics, MetricsSummary
+from ..records import FAILURES, AgentMetrics, MetricsSummary
 from .checks import check_positive
 
 BREAKDOWN_FIELDS = ("model", "provider", "status", "operation", "method", "error_class")
 MAX_POINTS = 20_000
+PERCENTILES = (50, 95, 99)  # of a summary
+# What a summary adds up of whole numbers.
+WHOLE = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "retries")
+# A failed call, in SQL that every database of ours reads.
+FAILED = f"status IN ({', '.join(repr(status) for status in sorted(FAILURES))})"
 MAX_FLOAT = sys.float_info.max
 
 # What a percentile can be asked of. None: the record has no such value and does not count.
@@ -214,6 +219,67 @@ def total(values: Iterable[float]) -> float:
         return MAX_FLOAT
 
 
+def tally(parts: Iterable[tuple[str, str, str | None, int]]) -> dict[str, dict[str, int]]:
+    """How many calls there are of each provider, model and class of error, from (provider, model, error, number)."""
+    providers, models, errors = Counter[str](), Counter[str](), Counter[str]()
+    for provider, model, error, number in parts:
+        providers[provider] += number
+        models[model] += number
+        if error is not None:
+            errors[error] += number
+    return {"providers": providers, "models": models, "errors": errors}
+
+
+def view(
+    *,
+    count: int,
+    failed: int,
+    latency: float,
+    latencies: Sequence[float],
+    streams: int,
+    first: float,
+    firsts: Sequence[float],
+    priced: int,
+    cost: float,
+    whole: Mapping[str, int],
+    providers: Mapping[str, int],
+    models: Mapping[str, int],
+    errors: Mapping[str, int],
+) -> MetricsSummary:
+    """One view from what a backend has added up.
+
+    Args:
+        count, failed: calls, and those that failed.
+        latency, latencies: the sum in milliseconds, and the `PERCENTILES`.
+        streams, first, firsts: the calls with a first token, their sum, and the percentiles, where there are any.
+        priced, cost: the calls with a known price, and the sum in US dollars.
+        whole: the sum of each of `WHOLE`.
+        providers, models, errors: name -> number of calls.
+    """
+    p50, p95, p99 = latencies
+    first_p50, first_p95, first_p99 = firsts if streams else (None, None, None)
+    return MetricsSummary(
+        count=count,
+        error_count=failed,
+        error_rate=failed / count,
+        avg_latency_ms=latency / count,
+        p50_latency_ms=p50,
+        p95_latency_ms=p95,
+        p99_latency_ms=p99,
+        avg_ttft_ms=first / streams if streams else None,
+        p50_ttft_ms=first_p50,
+        p95_ttft_ms=first_p95,
+        p99_ttft_ms=first_p99,
+        total_tokens=whole["input_tokens"] + whole["output_tokens"],
+        total_cost=cost,
+        unpriced=count - priced,
+        providers=ranked(providers),
+        models=ranked(models),
+        errors=ranked(errors),
+        **whole,
+    )
+
+
 def summarise(records: Iterable[AgentMetrics]) -> MetricsSummary:
     """One view over many records."""
     rows = list(records)
@@ -221,30 +287,17 @@ def summarise(records: Iterable[AgentMetrics]) -> MetricsSummary:
         return MetricsSummary()
     latencies = sorted(row.latency_ms for row in rows)
     firsts = sorted(first for row in rows if (first := row.ttft_ms) is not None)
-    errors = sum(row.failed for row in rows)
     costs = [row.cost_usd for row in rows if row.cost_usd is not None]
-    return MetricsSummary(
+    return view(
         count=len(rows),
-        error_count=errors,
-        error_rate=errors / len(rows),
-        retries=sum(row.retries for row in rows),
-        avg_latency_ms=total(latencies) / len(rows),
-        p50_latency_ms=percentile(latencies, 50),
-        p95_latency_ms=percentile(latencies, 95),
-        p99_latency_ms=percentile(latencies, 99),
-        avg_ttft_ms=total(firsts) / len(firsts) if firsts else None,
-        p50_ttft_ms=percentile(firsts, 50) if firsts else None,
-        p95_ttft_ms=percentile(firsts, 95) if firsts else None,
-        p99_ttft_ms=percentile(firsts, 99) if firsts else None,
-        input_tokens=sum(row.input_tokens for row in rows),
-        output_tokens=sum(row.output_tokens for row in rows),
-        cached_tokens=sum(row.cached_tokens for row in rows),
-        cache_write_tokens=sum(row.cache_write_tokens for row in rows),
-        reasoning_tokens=sum(row.reasoning_tokens for row in rows),
-        total_tokens=sum(row.total_tokens for row in rows),
-        total_cost=total(costs),
-        unpriced=len(rows) - len(costs),
-        providers=ranked(Counter(row.provider for row in rows)),
-        models=ranked(Counter(row.model for row in rows)),
-        errors=ranked(Counter(row.error_class for row in rows if row.failed and row.error_class)),
+        failed=sum(row.failed for row in rows),
+        latency=total(latencies),
+        latencies=[percentile(latencies, p) for p in PERCENTILES],
+        streams=len(firsts),
+        first=total(firsts),
+        firsts=[percentile(firsts, p) for p in PERCENTILES],
+        priced=len(costs),
+        cost=total(costs),
+        whole={name: sum(getattr(row, name) for row in rows) for name in WHOLE},
+        **tally((row.provider, row.model, (row.error_class or None) if row.failed else None, 1) for row in rows),
     )

@@ -8,8 +8,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...cleaning import MAX_INT, MAX_TAGS, MODEL_LENGTH
-from ...records import FAILURES, AgentMetrics, MetricsSummary
-from ..query import MAX_FLOAT, MAX_POINTS, Query, SeriesPoint, check_points, interpolate, ranked, ranks
+from ...records import AgentMetrics, MetricsSummary
+from ..query import (
+    FAILED,
+    MAX_FLOAT,
+    MAX_POINTS,
+    PERCENTILES,
+    WHOLE,
+    Query,
+    SeriesPoint,
+    check_points,
+    interpolate,
+    ranks,
+    view,
+)
 from . import rows
 from .client import Client
 
@@ -21,9 +33,6 @@ _SETTINGS = {
     "max_result_bytes": str(256 * 1024 * 1024),
 }
 _UNCLEAN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-_FAILED = f"status IN ({', '.join(repr(status) for status in sorted(FAILURES))})"
-_WHOLE = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "retries")
-_PERCENTILES = (50, 95, 99)
 # Two of the largest whole numbers do not add up in Int64.
 _METRICS = {
     "latency_ms": "latency_ms",
@@ -33,7 +42,7 @@ _METRICS = {
     "output_tokens": "output_tokens",
     "cost_usd": "cost_usd",
 }
-_P = "[{}]".format(", ".join(map(str, _PERCENTILES)))
+_P = "[{}]".format(", ".join(map(str, PERCENTILES)))
 
 
 def _at_ranks(values: str, percentiles: str) -> str:
@@ -47,11 +56,11 @@ def _at_ranks(values: str, percentiles: str) -> str:
 # Kahan's sums are within two units in the last place of the exact ones, whatever the order; all values are positive.
 # Percentiles are exact: their values are picked from all, sorted.
 _SUMMARY = f"""
-    count() AS n, countIf({_FAILED}), sumKahan(latency_ms), count(time_to_first_token_ms),
+    count() AS n, countIf({FAILED}), sumKahan(latency_ms), count(time_to_first_token_ms),
     sumKahan(ifNull(time_to_first_token_ms, 0)), count(cost_usd), sumKahan(ifNull(cost_usd, 0)),
-    [{", ".join(f"toString(sum(toInt128({name})))" for name in _WHOLE)}],
+    [{", ".join(f"toString(sum(toInt128({name})))" for name in WHOLE)}],
     sumMap(map(provider, 1)), sumMap(map(model, 1)),
-    sumMapIf(map(assumeNotNull(error_class), 1), {_FAILED} AND error_class IS NOT NULL),
+    sumMapIf(map(assumeNotNull(error_class), 1), {FAILED} AND error_class IS NOT NULL),
     arraySort(groupArray(latency_ms)) AS latencies, arraySort(groupArray(time_to_first_token_ms)) AS firsts
 """
 _ANSWERED = f"""
@@ -194,33 +203,25 @@ def _view(
     latencies: _Pairs,
     firsts: _Pairs,
 ) -> MetricsSummary:
-    whole = dict(zip(_WHOLE, map(int, sums), strict=True))
-    p50, p95, p99 = _percentiles(count, latencies)
-    f50, f95, f99 = _percentiles(streams, firsts) if streams else (None, None, None)
-    return MetricsSummary(
+    return view(
         count=count,
-        error_count=failed,
-        error_rate=failed / count,
-        avg_latency_ms=_total(latency) / count,
-        p50_latency_ms=p50,
-        p95_latency_ms=p95,
-        p99_latency_ms=p99,
-        avg_ttft_ms=_total(first) / streams if streams else None,
-        p50_ttft_ms=f50,
-        p95_ttft_ms=f95,
-        p99_ttft_ms=f99,
-        total_tokens=whole["input_tokens"] + whole["output_tokens"],
-        total_cost=_total(cost),
-        unpriced=count - priced,
-        providers=ranked(providers),
-        models=ranked(models),
-        errors=ranked(errors),
-        **whole,
+        failed=failed,
+        latency=_total(latency),
+        latencies=_percentiles(count, latencies),
+        streams=streams,
+        first=_total(first),
+        firsts=_percentiles(streams, firsts) if streams else (),
+        priced=priced,
+        cost=_total(cost),
+        whole=dict(zip(WHOLE, map(int, sums), strict=True)),
+        providers=providers,
+        models=models,
+        errors=errors,
     )
 
 
 def _percentiles(count: int, pairs: _Pairs) -> list[float]:
-    return [interpolate(*pair, ranks(count, p)[2]) for p, pair in zip(_PERCENTILES, pairs, strict=True)]
+    return [interpolate(*pair, ranks(count, p)[2]) for p, pair in zip(PERCENTILES, pairs, strict=True)]
 
 
 def _total(found: float | None) -> float:

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from decimal import Context, Decimal
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 from ...cleaning import MAX_INT
-from ...records import FAILURES, AgentMetrics, MetricsSummary
-from ..query import MAX_FLOAT, MAX_POINTS, Query, SeriesPoint, check_points, interpolate, ranked, ranks
+from ...records import AgentMetrics, MetricsSummary
+from ..query import (
+    FAILED,
+    MAX_FLOAT,
+    MAX_POINTS,
+    PERCENTILES,
+    WHOLE,
+    Query,
+    SeriesPoint,
+    check_points,
+    interpolate,
+    ranks,
+    tally,
+    view,
+)
 from . import schema
 
 if TYPE_CHECKING:
     from .connection import TimedConnection
 
-_FAILED = f"status IN ({', '.join(repr(status) for status in sorted(FAILURES))})"
-_WHOLE = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "retries")
-_PERCENTILES = (50, 95, 99)
 # Two of the largest whole numbers do not add up in 64 bits.
 _METRICS = {
     "latency_ms": "latency_ms",
@@ -31,10 +40,10 @@ _METRICS = {
 # Floats lose digits when they are added up one by one, and two of the largest are an error. Decimals do neither; by way
 # of text, for the cast from float to numeric keeps 15 digits only.
 _SUMS = f"""
-    count(*), count(*) FILTER (WHERE {_FAILED}), sum(latency_ms::text::numeric),
+    count(*), count(*) FILTER (WHERE {FAILED}), sum(latency_ms::text::numeric),
     count(time_to_first_token_ms), coalesce(sum(time_to_first_token_ms::text::numeric), 0),
     count(cost_usd), coalesce(sum(cost_usd), 0),
-    {", ".join(f"sum({name})" for name in _WHOLE)}
+    {", ".join(f"sum({name})" for name in WHOLE)}
 """
 # From the largest float to the smallest there are about 640 digits, and as many as it takes to add up 2**63 of them.
 _EXACT = Context(prec=1200)
@@ -179,11 +188,11 @@ def _percentiles(rows: Rows, column: str, counts: dict[str, int], wanted: tuple[
 def _summaries(rows: Rows) -> dict[str, MetricsSummary]:
     """One view per group."""
     parts: dict[str, list[_Row]] = {}
-    columns = f"k, provider, model, CASE WHEN {_FAILED} THEN error_class END AS error, {_SUMS}"
+    columns = f"k, provider, model, CASE WHEN {FAILED} THEN error_class END AS error, {_SUMS}"
     for k, *part in rows.select(columns, "GROUP BY k, provider, model, error"):
         parts.setdefault(k, []).append(tuple(part))
     latencies, firsts = (
-        _percentiles(rows, column, {k: sum(part[place] for part in found) for k, found in parts.items()}, _PERCENTILES)
+        _percentiles(rows, column, {k: sum(part[place] for part in found) for k, found in parts.items()}, PERCENTILES)
         for column, place in (("latency_ms", 3), ("time_to_first_token_ms", 6))
     )
     return {k: _merged(found, latencies[k], firsts.get(k)) for k, found in parts.items()}
@@ -191,34 +200,19 @@ def _summaries(rows: Rows) -> dict[str, MetricsSummary]:
 
 def _merged(parts: list[_Row], latencies: list[float], firsts: list[float] | None) -> MetricsSummary:
     """One view from the sums of each provider, model and error class."""
-    providers, models, errors = Counter[str](), Counter[str](), Counter[str]()
-    for provider, model, error, number, *_ in parts:
-        providers[provider] += number
-        models[model] += number
-        if error is not None:
-            errors[error] += number
     counts, failed, latency, streams, first, priced, cost, *sums = list(zip(*parts, strict=True))[3:]
-    count = sum(counts)
-    whole = {name: sum(map(int, values)) for name, values in zip(_WHOLE, sums, strict=True)}
-    return MetricsSummary(
-        count=count,
-        error_count=sum(failed),
-        error_rate=sum(failed) / count,
-        avg_latency_ms=_total(latency) / count,
-        p50_latency_ms=latencies[0],
-        p95_latency_ms=latencies[1],
-        p99_latency_ms=latencies[2],
-        avg_ttft_ms=_total(first) / sum(streams) if firsts else None,
-        p50_ttft_ms=firsts[0] if firsts else None,
-        p95_ttft_ms=firsts[1] if firsts else None,
-        p99_ttft_ms=firsts[2] if firsts else None,
-        total_tokens=whole["input_tokens"] + whole["output_tokens"],
-        total_cost=_total(cost),
-        unpriced=count - sum(priced),
-        providers=ranked(providers),
-        models=ranked(models),
-        errors=ranked(errors),
-        **whole,
+    return view(
+        count=sum(counts),
+        failed=sum(failed),
+        latency=_total(latency),
+        latencies=latencies,
+        streams=sum(streams),
+        first=_total(first),
+        firsts=firsts or (),
+        priced=sum(priced),
+        cost=_total(cost),
+        whole={name: sum(map(int, values)) for name, values in zip(WHOLE, sums, strict=True)},
+        **tally(part[:4] for part in parts),
     )
 
 

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ...cleaning import MAX_INT
-from ...records import FAILURES, AgentMetrics, MetricsSummary
-from ..query import MAX_POINTS, Query, SeriesPoint, check_points, interpolate, ranked, ranks, total
+from ...records import AgentMetrics, MetricsSummary
+from ..query import (
+    FAILED,
+    MAX_POINTS,
+    PERCENTILES,
+    WHOLE,
+    Query,
+    SeriesPoint,
+    check_points,
+    interpolate,
+    ranks,
+    tally,
+    total,
+    view,
+)
 from . import schema
 
-_FAILED = f"status IN ({', '.join(repr(status) for status in sorted(FAILURES))})"
-_WHOLE = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens", "retries")
-_PERCENTILES = (50, 95, 99)
 _METRICS = {
     "latency_ms": "latency_ms",
     "ttft_ms": "time_to_first_token_ms",
@@ -28,11 +37,11 @@ _METRICS = {
 # Sums of 64-bit numbers overflow in SQLite: the upper and lower 32 bits are added up apart. So are the whole 2**-20ths
 # of dollars and the rest, because adding floats one by one loses the last digits.
 _SUMS = f"""
-    count(*), total({_FAILED}), sum(latency_ms),
+    count(*), total({FAILED}), sum(latency_ms),
     count(time_to_first_token_ms), total(time_to_first_token_ms),
     count(cost_usd), total(CAST(cost_usd * 1048576 AS INTEGER) * 1.0),
     total(cost_usd * 1048576 - CAST(cost_usd * 1048576 AS INTEGER)),
-    {", ".join(f"sum({name} >> 32), sum({name} & 4294967295)" for name in _WHOLE)}
+    {", ".join(f"sum({name} >> 32), sum({name} & 4294967295)" for name in WHOLE)}
 """
 
 _Row = tuple[Any, ...]
@@ -150,53 +159,38 @@ def _percentiles(
 def _summaries(connection: sqlite3.Connection, rows: Rows) -> dict[Any, MetricsSummary]:
     """One view per group."""
     parts: dict[Any, list[_Row]] = {}
-    columns = f"k, provider, model, CASE WHEN {_FAILED} THEN error_class END AS error, {_SUMS}"
+    columns = f"k, provider, model, CASE WHEN {FAILED} THEN error_class END AS error, {_SUMS}"
     for k, *part in rows.select(connection, columns, "GROUP BY k, provider, model, error"):
         parts.setdefault(k, []).append(tuple(part))
     latencies = _percentiles(
-        connection, rows, "latency_ms", {k: sum(part[3] for part in found) for k, found in parts.items()}, _PERCENTILES
+        connection, rows, "latency_ms", {k: sum(part[3] for part in found) for k, found in parts.items()}, PERCENTILES
     )
     firsts = _percentiles(
         connection,
         rows,
         "time_to_first_token_ms",
         {k: sum(part[6] for part in found) for k, found in parts.items()},
-        _PERCENTILES,
+        PERCENTILES,
     )
     return {k: _merged(found, latencies[k], firsts.get(k)) for k, found in parts.items()}
 
 
 def _merged(parts: list[_Row], latencies: list[float], firsts: list[float] | None) -> MetricsSummary:
     """One view from the sums of each provider, model and error class."""
-    providers, models, errors = Counter[str](), Counter[str](), Counter[str]()
-    for provider, model, error, number, *_ in parts:
-        providers[provider] += number
-        models[model] += number
-        if error is not None:
-            errors[error] += number
     counts, failed, latency, streams, first, priced, cost, cost_rest, *halves = list(zip(*parts, strict=True))[3:]
-    count = sum(counts)
-    whole = {
-        name: (sum(upper) << 32) + sum(lower)
-        for name, upper, lower in zip(_WHOLE, halves[::2], halves[1::2], strict=True)
-    }
-    return MetricsSummary(
-        count=count,
-        error_count=int(sum(failed)),
-        error_rate=sum(failed) / count,
-        avg_latency_ms=total(latency) / count,
-        p50_latency_ms=latencies[0],
-        p95_latency_ms=latencies[1],
-        p99_latency_ms=latencies[2],
-        avg_ttft_ms=total(first) / sum(streams) if firsts else None,
-        p50_ttft_ms=firsts[0] if firsts else None,
-        p95_ttft_ms=firsts[1] if firsts else None,
-        p99_ttft_ms=firsts[2] if firsts else None,
-        total_tokens=whole["input_tokens"] + whole["output_tokens"],
-        total_cost=total(part / 1048576 for part in (*cost, *cost_rest)),
-        unpriced=count - sum(priced),
-        providers=ranked(providers),
-        models=ranked(models),
-        errors=ranked(errors),
-        **whole,
+    return view(
+        count=sum(counts),
+        failed=int(sum(failed)),
+        latency=total(latency),
+        latencies=latencies,
+        streams=sum(streams),
+        first=total(first),
+        firsts=firsts or (),
+        priced=sum(priced),
+        cost=total(part / 1048576 for part in (*cost, *cost_rest)),
+        whole={
+            name: (sum(upper) << 32) + sum(lower)
+            for name, upper, lower in zip(WHOLE, halves[::2], halves[1::2], strict=True)
+        },
+        **tally(part[:4] for part in parts),
     )
