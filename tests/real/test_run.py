@@ -273,7 +273,7 @@ def test_a_pool_whose_workers_are_terminated(shell):
     )
     run = shell.run(sys.executable, app)
     assert run.returncode == 0, run.stderr
-    assert shell.calls()["total"]["count"] == 6
+    assert shell.calls()["total"]["count"] == 6, run.stderr
 
 
 def test_os_fork(shell):

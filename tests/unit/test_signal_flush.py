@@ -52,6 +52,26 @@ def test_it_dies_even_while_the_interrupted_code_holds_the_locks(tmp_path: Path)
     assert python(code, TELLMETER_SINKS=f"jsonl:///{tmp_path}/calls.jsonl").returncode == -signal.SIGTERM
 
 
+@pytest.mark.parametrize("moment", ["during", "before"])
+@pytest.mark.fault(15)
+def test_a_signal_during_the_exit_lets_it_deliver(moment: str, tmp_path: Path) -> None:
+    """A pool ends its workers so: they may be leaving by themselves at that moment."""
+    code = f"""
+    import atexit
+    tellmeter.install_signal_flush()
+    collector = tellmeter.get_metrics_collector()
+    collector.record(tellmeter.AgentMetrics(model="m"))
+    end = lambda: os.kill(os.getpid(), signal.SIGTERM)
+    if "{moment}" == "before":
+        atexit.register(end)
+    else:
+        exit, collector.at_exit = collector.at_exit, lambda started: (end(), exit(started))
+    """
+    done = python(code, TELLMETER_SINKS=f"jsonl:///{tmp_path}/calls.jsonl")
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    assert (tmp_path / "calls.jsonl").read_text().count('"model":"m"') == 1
+
+
 @pytest.mark.parametrize("before", ["signal.SIG_IGN", "print"])
 def test_a_disposition_that_is_not_the_default_stays(before: str) -> None:
     code = f"""

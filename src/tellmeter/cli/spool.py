@@ -28,6 +28,7 @@ from .tables import console_for
 VARIABLE = "TELLMETER_SPOOL"
 BATCH_SIZE = 500
 TRIES = 3
+_PAUSE = 0.05
 
 
 class _Careful:
@@ -150,7 +151,8 @@ def _deliver(backlog: Backlog, sender: Sender, ledger: Ledger) -> None:
             if ledger.accepted == before:
                 return
         time.sleep(max(0.0, min(sender.pacing.not_before - time.monotonic(), 60.0)))
-        sender.step()
+        if not sender.step():
+            time.sleep(_PAUSE)  # the disk is in trouble: the sender waits without telling until when
 
 
 def _print_table(found: list[Left], root: str) -> None:

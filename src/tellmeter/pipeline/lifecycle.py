@@ -31,6 +31,8 @@ class Lived(Protocol):
 
 forks = 0
 """How many forks lie between this process and the one that began; a call ends only where it began."""
+exiting = False
+"""Whether what waits is being delivered because the process ends."""
 WORKER_PRIORITY = -100  # what collectors bring home is written by the registry's snapshots, which come after
 _hooked = False
 _alive: weakref.WeakSet[Lived] = weakref.WeakSet()
@@ -59,18 +61,24 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork() -> None:
-    global forks
+    global forks, exiting
     forks += 1
+    exiting = False
     for one in list(_alive):
         guarded("fork", one.after_fork, default=None)
 
 
 def at_exit() -> None:
     """Deliver what waits, everywhere in this process."""
-    started = time.monotonic()
-    for one in list(_alive):
-        guarded("exit", one.at_exit, started, default=None)
-    _keep_sigint()
+    global exiting
+    exiting = True
+    try:
+        started = time.monotonic()
+        for one in list(_alive):
+            guarded("exit", one.at_exit, started, default=None)
+        _keep_sigint()
+    finally:
+        exiting = False
 
 
 def _keep_sigint() -> None:

@@ -219,6 +219,13 @@ def total(values: Iterable[float]) -> float:
         return MAX_FLOAT
 
 
+def may_be_in_a_record(value: str | float) -> bool:
+    """Whether a record may be equal to, or compare with, a value: no NUL, no lone surrogate, no NaN."""
+    if isinstance(value, str):
+        return "\0" not in value and value.encode("utf-8", "ignore").decode("utf-8") == value
+    return value == value
+
+
 def tally(parts: Iterable[tuple[str, str, str | None, int]]) -> dict[str, dict[str, int]]:
     """How many calls there are of each provider, model and class of error, from (provider, model, error, number)."""
     providers, models, errors = Counter[str](), Counter[str](), Counter[str]()
@@ -249,12 +256,19 @@ def view(
     """One view from what a backend has added up.
 
     Args:
-        count, failed: calls, and those that failed.
-        latency, latencies: the sum in milliseconds, and the `PERCENTILES`.
-        streams, first, firsts: the calls with a first token, their sum, and the percentiles, where there are any.
-        priced, cost: the calls with a known price, and the sum in US dollars.
+        count: the calls.
+        failed: those that failed.
+        latency: the sum in milliseconds.
+        latencies: the `PERCENTILES` in milliseconds.
+        streams: the calls with a first token.
+        first: the sum of the times to it, in milliseconds.
+        firsts: their `PERCENTILES`, where there are any.
+        priced: the calls with a known price.
+        cost: the sum in US dollars.
         whole: the sum of each of `WHOLE`.
-        providers, models, errors: name -> number of calls.
+        providers: name -> number of calls.
+        models: name -> number of calls.
+        errors: class -> number of calls.
     """
     p50, p95, p99 = latencies
     first_p50, first_p95, first_p99 = firsts if streams else (None, None, None)

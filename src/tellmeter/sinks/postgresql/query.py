@@ -19,6 +19,7 @@ from ..query import (
     SeriesPoint,
     check_points,
     interpolate,
+    may_be_in_a_record,
     ranks,
     tally,
     view,
@@ -105,17 +106,10 @@ def where(query: Query) -> tuple[str, list[object]]:
     pairs: list[tuple[str, tuple[Any, ...]]] = [(sql, (value,)) for sql, value in given.items() if value is not None]
     pairs += [("tags ->> %s::text = %s", pair) for pair in query.tags.items()]
     for clause, values in pairs:
-        possible = all(map(_is_storable, values))
+        possible = all(map(may_be_in_a_record, values))
         clauses.append(clause if possible else "false")
         arguments += values if possible else ()
     return " AND ".join(clauses), arguments
-
-
-def _is_storable(value: str | float) -> bool:
-    """Whether a record may be equal to, or compare with, a value: no NUL, no lone surrogate, no NaN."""
-    if isinstance(value, str):
-        return "\0" not in value and value.encode("utf-8", "ignore").decode("utf-8") == value
-    return value == value
 
 
 def records(connection: TimedConnection, table: str, query: Query, limit: int) -> list[AgentMetrics]:
@@ -133,7 +127,7 @@ def summary(connection: TimedConnection, table: str, query: Query) -> MetricsSum
 def breakdown(connection: TimedConnection, table: str, query: Query, by: str, limit: int) -> dict[str, MetricsSummary]:
     """One view per value of a column or tag, for the `limit` values with the most calls."""
     if by.startswith("tag:"):
-        if not _is_storable(by):
+        if not may_be_in_a_record(by):
             return {}
         rows = Rows(connection, table, query, "tags ->> %s::text", (by[4:],))
     else:

@@ -18,6 +18,7 @@ from ..query import (
     SeriesPoint,
     check_points,
     interpolate,
+    may_be_in_a_record,
     ranks,
     tally,
     total,
@@ -83,21 +84,21 @@ class Rows:
 def where(query: Query) -> tuple[str, list[object]]:
     """The condition of a query and its arguments."""
     clauses, arguments = ["1"], list[object]()
-    for clause, value in (
-        ("timestamp >= ?", query.start_time),
-        ("timestamp < ?", query.end_time),
-        ("provider = ?", query.provider),
-        ("model = ?", query.model),
-        ("request_id = ?", query.request_id),
-        ("status = ?", query.status),
-    ):
-        if value is not None:
-            clauses.append(clause)
-            arguments.append(value)
-    for pair in query.tags.items():
-        # json_each takes any name; a path for json_extract cannot hold every one.
-        clauses.append("EXISTS (SELECT 1 FROM json_each(tags) WHERE key = ? AND value = ?)")
-        arguments += pair
+    given = {
+        "timestamp >= ?": query.start_time,
+        "timestamp < ?": query.end_time,
+        "provider = ?": query.provider,
+        "model = ?": query.model,
+        "request_id = ?": query.request_id,
+        "status = ?": query.status,
+    }
+    pairs: list[tuple[str, tuple[Any, ...]]] = [(sql, (value,)) for sql, value in given.items() if value is not None]
+    # json_each takes any name; a path for json_extract cannot hold every one.
+    pairs += [("EXISTS (SELECT 1 FROM json_each(tags) WHERE key = ? AND value = ?)", one) for one in query.tags.items()]
+    for clause, values in pairs:
+        possible = all(map(may_be_in_a_record, values))
+        clauses.append(clause if possible else "0")
+        arguments += values if possible else ()
     return " AND ".join(clauses), arguments
 
 
@@ -116,11 +117,14 @@ def summary(connection: sqlite3.Connection, query: Query) -> MetricsSummary:
 def breakdown(connection: sqlite3.Connection, query: Query, by: str, limit: int) -> dict[str, MetricsSummary]:
     """One view per value of a column or tag, for the `limit` values with the most calls."""
     if by.startswith("tag:"):
+        if not may_be_in_a_record(by):
+            return {}
         rows = Rows(query, "(SELECT value FROM json_each(tags) WHERE key = ?)", (by[4:],))
     else:
         rows = Rows(query, by)
     # One more than asked tells whether there are others, which the next questions need to leave out.
-    most = [k for k, _ in rows.select(connection, "k, count(*)", "GROUP BY k ORDER BY 2 DESC, k LIMIT ?", limit + 1)]
+    order = "GROUP BY k ORDER BY 2 DESC, k LIMIT ?"
+    most = [k for k, _ in rows.select(connection, "k, count(*)", order, min(limit, MAX_INT - 1) + 1)]
     if len(most) > limit:
         del most[limit:]
         rows.only(most)
