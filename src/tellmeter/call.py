@@ -6,15 +6,21 @@ import sys
 import time
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .config import MetricsConfig
-from .context import NO_TRACE, current_trace, enclosing, tags_in_force
+from .context import NO_TRACE, current_trace, enclosing, options_in_force, tags_in_force
 from .failures import error_category
+from .guard import note
 from .pipeline import lifecycle
 from .prices import PriceBook
 from .records import AgentMetrics, StreamMetrics
 from .usage import Usage
+
+if TYPE_CHECKING:
+    from .streams.meter import StreamMeter
+    from .streams.options import StreamOptions
+    from .streams.running import Running
 
 CALL_BYTES = 2048  # about what a call in progress holds beside the bodies it refers to
 
@@ -28,6 +34,9 @@ class Target(Protocol):
 
     def submit(self, call: Call) -> None:
         """Take an ended call; never blocks, never raises."""
+
+    def count_stall(self, call: Call, stream_id: str) -> None:
+        """Count that the provider of a call's running stream fell silent; never raises."""
 
 
 # Exceptions by the names in their MRO: no HTTP or async library is imported to recognise its own.
@@ -75,6 +84,11 @@ class Call:
     attempts: tuple[str, ...] = ()  # the HTTP status or outcome of each, once the record is made and where it is known
     unpriced: bool = False  # the usage is unknown, and so is what it cost
     refused: bool = False  # the provider did nothing, and bills nothing, whatever the model costs
+    meter: StreamMeter | None = None  # of the stream that is its answer
+    running: Running | None = None  # where that stream is watched
+    stream_id: str = ""  # the stream's name, where it has one before it begins
+    client_options: StreamOptions | None = None  # what the client that makes the call says of its streams
+    call_options: StreamOptions | None = None  # what is said of this call's
 
     def __init__(
         self,
@@ -98,6 +112,7 @@ class Call:
         # Every function that is called here costs a microsecond between two SDK calls, whose code has driven ours from
         # the processor's caches; hence the context variable itself, and no look at a trace where nobody traces.
         self._context_tags = tags_in_force.get()
+        self._options = options_in_force.get()
         self._trace = current_trace() if "opentelemetry.trace" in sys.modules else NO_TRACE
         self._generation = lifecycle.forks
         self._first_token_at = 0
@@ -128,6 +143,8 @@ class Call:
             self._error = class_names(error)
             status = status or status_of(error)
         self._status = status
+        if self.running is not None:
+            self.running.over = True
         if self._generation == lifecycle.forks:  # the copy in a forked child belongs to the parent
             self.target.submit(self)
 
@@ -138,6 +155,7 @@ class Call:
         except IndexError:
             return
         self.target.open_calls.pop(id(self), None)
+        self.recorded(None)
 
     def is_recorded(self) -> bool:
         """Whether a record comes of it, as far as that can be told while it is in progress."""
@@ -150,6 +168,34 @@ class Call:
     def live_tags(self) -> Mapping[str, str]:
         """The tags of the call in progress."""
         return {**self._context_tags, **self.tags}
+
+    def watch(self, meter: StreamMeter) -> None:
+        """Watch the stream that begins, as the process, the client, the code around and the call say; never raises."""
+        self.meter = meter
+        meter.stream_id = self.stream_id
+        if self.running is not None:  # another attempt, after one that broke off
+            self.running.follow(meter)
+            return
+        try:
+            from .streams.watching import watch  # with the first stream
+
+            self.running = watch(self, meter, self.target.config, self.client_options, self._options, self.call_options)
+        except Exception as error:
+            note("stream", error)
+
+    def stalled(self, stream_id: str) -> None:
+        """Count that the provider fell silent."""
+        self.target.count_stall(self, stream_id)
+
+    def recorded(self, record: AgentMetrics | None) -> None:
+        """Tell of the end of a stream, now that its record is made; None where none is made."""
+        running, self.running = self.running, None
+        if running is not None:
+            running.end(
+                None if record is None else record.stream,
+                STREAM_STATUS[self._status or "success"],
+                self._error[0] if self._error else None,
+            )
 
     @property
     def ended(self) -> bool:

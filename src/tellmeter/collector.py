@@ -8,7 +8,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +18,7 @@ from .cleaning import clean_tags
 from .config import MetricsConfig
 from .errors import ConfigError
 from .guard import note
+from .live import in_progress, running_streams, settle_callbacks
 from .pipeline import lifecycle
 from .pipeline.account import Account
 from .pipeline.adapt import RecordSink
@@ -32,6 +33,9 @@ from .records import AgentMetrics
 from .registry.llm import LLMMetrics
 from .registry.recording import Recorders, no_recorders
 from .registry.registry import MetricsRegistry, get_metrics_registry
+
+if TYPE_CHECKING:
+    from .streams.report import StreamReport
 
 logger = logging.getLogger(__name__)
 
@@ -174,8 +178,18 @@ class MetricsCollector:
 
     def submit(self, call: Call) -> None:
         """Take an ended call, whose record is made on the router thread."""
-        if self.config.enabled:
-            self._router.put(call, call.size())
+        if not self.config.enabled or not self._router.put(call, call.size()):
+            call.recorded(None)
+
+    def count_stall(self, call: Call, stream_id: str) -> None:
+        """Count that the provider of a call's running stream fell silent."""
+        if self._llm is not None:
+            provider, model, _ = call.live()
+            self._llm.count_stall(stream_id, provider, model, {**self._tags, **call.live_tags()})
+
+    def active_streams(self) -> list[StreamReport]:
+        """The streams that are running now, the oldest first, as far as they are known to be of LLM calls."""
+        return running_streams(list(self.open_calls.values()), self._tags)
 
     def track_request(
         self,
@@ -198,6 +212,7 @@ class MetricsCollector:
         reached = self._router.drain(deadline - time.monotonic())
         for lane in self._lanes:
             reached = lane.flush(deadline) and reached
+        settle_callbacks(deadline)
         return self._report(started, reached=reached)
 
     def shutdown_sync(self, timeout: float | None = None) -> FlushReport:
@@ -210,6 +225,7 @@ class MetricsCollector:
             lane.flush(0.0)  # none waits for the one before it
         left = {lane.name: lane.close(deadline) for lane in lanes}
         self._router.rest()
+        settle_callbacks(deadline)
         return self._report(started, left)
 
     async def flush(self, timeout: float | None = None) -> FlushReport:
@@ -283,7 +299,11 @@ class MetricsCollector:
     @staticmethod
     def _finish(call: Any, dropped: Counter[str]) -> tuple[AgentMetrics, Sequence[str]] | None:
         try:
-            record: AgentMetrics | None = call.finish()
+            record: AgentMetrics | None = None
+            try:
+                record = call.finish()
+            finally:
+                call.recorded(record)
             if record is not None:
                 return record, call.attempts
         except BaseException as error:
@@ -307,21 +327,9 @@ class MetricsCollector:
 
     def _show(self) -> None:
         self._router.drain(SETTLE_SECONDS)
-        requests: Counter[tuple[str, ...]] = Counter()
-        streams: Counter[tuple[str, ...]] = Counter()
-        for call in list(self.open_calls.values()):
-            try:
-                provider, model, streaming = call.live()
-                tags = {**self._tags, **call.live_tags()}
-            except Exception as error:
-                note("metrics", error)
-                continue
-            labels = (provider, model, *(tags.get(tag, "") for tag in self.config.label_tags))
-            requests[labels] += 1
-            if streaming:
-                streams[labels] += 1
         if self._llm is not None:
-            self._llm.show_live(requests, streams)
+            calls = list(self.open_calls.values())
+            self._llm.show_live(*in_progress(calls, self._tags, self.config.label_tags))
             self._account.show(self.stats())
 
     # ------------------------------------------------------------------ the process's life
@@ -364,17 +372,9 @@ class MetricsCollector:
         stats = self.stats()
         if kept := sum(sink.spooled for sink in stats.sinks.values()):
             logger.info("%d records wait in the spool for the next process", kept)
-        lost = sum(stats.dropped.get(reason, 0) for reason in ("queue_full", "error")) + stats.queued
-        lost += sum(sum(sink.dropped.values()) for sink in stats.sinks.values())
-        if lost:
-            reasons: Counter[str] = Counter(
-                {reason: number for reason, number in stats.dropped.items() if reason in ("queue_full", "error")}
-            )
-            for sink in stats.sinks.values():
-                reasons.update(sink.dropped)
-            reasons["undelivered"] += stats.queued
-            told = ", ".join(f"{number} {reason}" for reason, number in sorted(reasons.items()) if number)
-            logger.warning("%d records were not delivered (%s)", lost, told)
+        if lost := stats.lost:
+            told = ", ".join(f"{number} {reason}" for reason, number in sorted(lost.items()))
+            logger.warning("%d records were not delivered (%s)", sum(lost.values()), told)
 
 
 class _Settle:

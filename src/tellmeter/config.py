@@ -52,6 +52,11 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
         the process; None for none.
     spool_max_bytes: what each sink may have on disk there.
     dead_letters: a folder that gets the records that a sink refused, as lines of JSON; None for none.
+    stream_callback: gets a `StreamReport` of every running stream at each interval, at its first token, when it stalls,
+        and at its end; sync or async. `stream_options(...)` says otherwise for a block of code.
+    stream_interval_ms: milliseconds between two reports of a stream; 0 for none between first token and end.
+    include_raw_chunks: whether a stream's last report has the bytes that came, up to 1 MiB of them.
+    stall_after_ms: how long a provider may be silent inside a stream before that is a stall; 0 for never.
     flush_timeout_seconds: deadline of `flush` and `shutdown` where none is given.
     exit_timeout_seconds: what all sinks together may take at the end of the process.
     """
@@ -78,6 +83,10 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
     spool: str | os.PathLike[str] | None = None
     spool_max_bytes: int = 256 * 1024 * 1024
     dead_letters: str | os.PathLike[str] | None = None
+    stream_callback: Callable[[Any], object] | None = None
+    stream_interval_ms: float = 1000.0
+    include_raw_chunks: bool = False
+    stall_after_ms: float = 10_000.0
     flush_timeout_seconds: float = 10.0
     exit_timeout_seconds: float = 2.0
 
@@ -92,6 +101,8 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("tags", "providers", "prices", "discounts"):
             if not isinstance(getattr(self, name), Mapping):
                 raise _wrong(name, getattr(self, name), "a mapping")
+        if self.stream_callback is not None and not callable(self.stream_callback):
+            raise _wrong("stream_callback", self.stream_callback, "a function, or a coroutine function")
         if isinstance(self.filters, (str, bytes)) or not isinstance(self.filters, Sequence):
             raise _wrong("filters", self.filters, "a list of filters")
         for one in self.filters:
@@ -152,7 +163,13 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"{variable}: {error}") from None
 
 
-_FLAGS = ("enabled", "enable_streaming_metrics", "enable_reliability_metrics", "enable_cost_tracking")
+_FLAGS = (
+    "enabled",
+    "enable_streaming_metrics",
+    "enable_reliability_metrics",
+    "enable_cost_tracking",
+    "include_raw_chunks",
+)
 # field -> lowest, highest, whole numbers only
 _RANGES: dict[str, tuple[float, float, bool]] = {
     "batch_size": (1, 100_000, True),
@@ -164,6 +181,8 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
     "max_queue": (1, 10_000_000, True),
     "max_queue_bytes": (1024, 2**40, True),
     "spool_max_bytes": (64 * 1024, 2**40, True),
+    "stream_interval_ms": (0.0, 3_600_000.0, False),
+    "stall_after_ms": (0.0, 3_600_000.0, False),
     "flush_timeout_seconds": (0.0, 3600.0, False),
     "exit_timeout_seconds": (0.0, 3600.0, False),
 }

@@ -6,7 +6,7 @@ import contextvars
 import sys
 from collections.abc import Mapping
 from types import TracebackType
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from .cleaning import clean_tags
 
@@ -15,6 +15,9 @@ _NO_TAGS: Mapping[str, str] = {}
 # The tags of the running code, to be treated as read-only, and whether its HTTP traffic is never metered.
 tags_in_force: contextvars.ContextVar[Mapping[str, str]] = contextvars.ContextVar("tellmeter_tags", default=_NO_TAGS)
 suppression: contextvars.ContextVar[bool] = contextvars.ContextVar("tellmeter_suppressed", default=False)
+
+# What is said of the streams that begin in the running code: a `streams.options.StreamOptions`.
+options_in_force: contextvars.ContextVar[Any] = contextvars.ContextVar("tellmeter_stream_options", default=None)
 
 
 class Enclosing(Protocol):

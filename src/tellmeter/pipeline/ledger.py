@@ -180,6 +180,15 @@ class CollectorStats(msgspec.Struct, frozen=True, kw_only=True):
             sink.balanced for sink in self.sinks.values()
         )
 
+    @property
+    def lost(self) -> dict[str, int]:
+        """What nobody wanted dropped, by reason, at the end of a process, when nothing can follow."""
+        found = Counter({reason: self.dropped.get(reason, 0) for reason in ("queue_full", "error")})
+        for sink in self.sinks.values():
+            found.update(sink.dropped)
+        found["undelivered"] += self.queued
+        return {reason: number for reason, number in found.items() if number}
+
 
 class FlushReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a flush or shutdown reached: `complete` where all that was recorded before it is delivered or dropped.

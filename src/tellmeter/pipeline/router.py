@@ -14,35 +14,12 @@ from typing import Any
 
 from ..counts import value_of
 from ..guard import guarded
+from .bell import Bell
 
 POLL_SECONDS = 0.05
 IDLE_SECONDS = 1.0
 SLICE = 128  # how many items are passed on under one hold of the lock, so that a reader never waits long
 _RING_EVERY = 512
-
-
-class _Bell:
-    """What wakes one thread of the router: a lock that whoever rings lets go of, which waits for nothing.
-
-    The lock is made late, so that it is gevent's where gevent has taken the place of threads.
-    """
-
-    def __init__(self) -> None:
-        self.asleep = True
-        self.not_started = [None]  # whoever pops it starts the thread
-        self._silent = threading.Lock()
-        self._silent.acquire()
-
-    def ring(self) -> None:
-        """Wake the thread, or have its next wait end at once."""
-        try:
-            self._silent.release()
-        except RuntimeError:  # it rings already
-            pass
-
-    def wait(self, seconds: float = -1.0) -> None:
-        """Wait until it rings, for `seconds` at most (-1: for ever)."""
-        self._silent.acquire(timeout=seconds)
 
 
 class Router:
@@ -71,7 +48,7 @@ class Router:
         self._bytes = 0
         self._refused: itertools.count[int] = itertools.count()
         self._lock = threading.RLock()
-        self._bell = _Bell()
+        self._bell = Bell()
         self._taken = 0
         self._in_hand = 0
 
@@ -125,7 +102,7 @@ class Router:
 
     def rest(self) -> None:
         """Let the thread end; the next item starts another. Never blocks."""
-        former, self._bell = self._bell, _Bell()
+        former, self._bell = self._bell, Bell()
         former.ring()
         if self._queue and self._bell.asleep:  # who appended just before did not ring the new one
             self._wake(self._bell)
@@ -154,7 +131,7 @@ class Router:
             self._taken += len(items)
         return bool(items)
 
-    def _wake(self, bell: _Bell) -> None:
+    def _wake(self, bell: Bell) -> None:
         bell.asleep = False
         try:
             bell.not_started.pop()
@@ -167,7 +144,7 @@ class Router:
             bell.not_started.append(None)
             bell.asleep = True
 
-    def _run(self, bell: _Bell) -> None:
+    def _run(self, bell: Bell) -> None:
         idle_since = time.monotonic()
         while bell is self._bell:
             with self._lock:

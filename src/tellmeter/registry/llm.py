@@ -52,6 +52,7 @@ class LLMMetrics:
         self._families: dict[str, Family[Any]] = {}
         self._deltas = Deltas(registry)
         self._at_hand: dict[tuple[str, ...], _Series] = {}
+        self._stalls_told: dict[str, int] = {}  # of streams that are still running
         own = {label for definition in LLM_METRICS for label in definition.labels}
         if own & set(self._tags):
             raise ConfigError(
@@ -149,8 +150,17 @@ class LLMMetrics:
             series["llm_time_per_output_token_seconds", ""].observe(1 / stream.tokens_per_second, exemplar)
         if stream.chunks_received > 1:
             series["llm_stream_gap_seconds", ""].observe(stream.max_gap_ms / 1000, exemplar)
-        if stream.stalls:
-            series["llm_stream_stalls_total", ""].inc(stream.stalls)
+        told = self._stalls_told.pop(stream.stream_id, 0) if self._stalls_told else 0
+        if stream.stalls > told:
+            series["llm_stream_stalls_total", ""].inc(stream.stalls - told)
+
+    def count_stall(self, stream_id: str, provider: str, model: str, tags: Mapping[str, str]) -> None:
+        """Count a stall of a running stream, which is not counted again at its end."""
+        if len(self._stalls_told) < _BOUND:
+            self._stalls_told[stream_id] = self._stalls_told.get(stream_id, 0) + 1
+            family = self._families["llm_stream_stalls_total"]
+            known = {"provider": provider, "model": model, **{tag: tags.get(tag, "") for tag in self._tags}}
+            family.find({label: known.get(label, "") for label in family.definition.labels}).inc()
 
     def show_live(self, requests: Live, streams: Live) -> None:
         """Set what is in progress now: (provider, model, a value for each of the label tags) -> number."""

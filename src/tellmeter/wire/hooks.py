@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -13,7 +13,10 @@ from ..call import Target
 from ..errors import ConfigError
 from ..guard import note
 from ..process import get_metrics_collector
+from ..streams.options import StreamOptions, read_options
 from . import stainless
+from .calls import begin
+from .exchange import Exchange
 from .http import Send, metered_async_send, metered_send, module_of
 
 HTTP_MODULES = ("httpx", "httpx2")
@@ -27,7 +30,9 @@ _single: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
 _awaited: set[str] = set()  # modules that are hooked when they are imported
 
 
-def instrument(client: Any = None, *, collector: Target | None = None) -> None:
+def instrument(
+    client: Any = None, *, collector: Target | None = None, stream_options: Mapping[str, Any] | None = None
+) -> None:
     """Meter every LLM call that this program makes through httpx or httpx2, whatever SDK is on top.
 
     Calling it again changes nothing. Libraries that are not imported yet are hooked when they are; none is imported
@@ -36,14 +41,17 @@ def instrument(client: Any = None, *, collector: Target | None = None) -> None:
     Args:
         client: meter only this one: an SDK's client (`OpenAI()`, `AsyncAnthropic()`), or an httpx or httpx2 client.
         collector: where the calls go; the process's collector (`configure()`) without one.
+        stream_options: how the streams of this client are watched, as `{"callback": show, "interval": 500}`.
 
     Raises:
-        ConfigError: a `client` in which no HTTP client is found.
+        ConfigError: a `client` in which no HTTP client is found; stream options without a client, or wrong ones.
     """
     global _metering_all, _target
+    if stream_options is not None and client is None:
+        raise ConfigError("instrument(stream_options=...) needs a client; for the process, set MetricsConfig's")
     with _lock:
         if client is not None:
-            _instrument_one(_http_client(client), collector)
+            _instrument_one(_http_client(client), collector, read_options(stream_options) if stream_options else None)
         elif not _metering_all:
             _metering_all, _target = True, collector
             for name in HTTP_MODULES:
@@ -113,8 +121,8 @@ def _guarded_hook(hook: Callable[[ModuleType], None], module: ModuleType) -> Non
 
 
 def _hook_http(module: ModuleType) -> None:
-    _patch(module.Client, "send", lambda original: metered_send(original, module, _current))
-    _patch(module.AsyncClient, "send", lambda original: metered_async_send(original, module, _current))
+    _patch(module.Client, "send", lambda original: metered_send(original, module, _begin))
+    _patch(module.AsyncClient, "send", lambda original: metered_async_send(original, module, _begin))
 
 
 def _hook_stainless(module: ModuleType) -> None:
@@ -137,13 +145,19 @@ def _current() -> Target | None:
     return get_metrics_collector()
 
 
-def _instrument_one(client: Any, collector: Target | None) -> None:
+def _begin(request: Any) -> Exchange | None:
+    return begin(_current, request)
+
+
+def _instrument_one(client: Any, collector: Target | None, options: StreamOptions | None) -> None:
     if id(client) in _single:
         return
     module = module_of(client)
     assert module is not None
     wrapper_of = metered_send if isinstance(client, module.Client) else metered_async_send
-    client.send = wrapper_of(client.send, module, lambda: _current_single(client, collector))
+    client.send = wrapper_of(
+        client.send, module, lambda request: begin(lambda: _current_single(client, collector), request, options)
+    )
     _single[id(client)] = client
 
 

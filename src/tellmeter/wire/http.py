@@ -8,26 +8,27 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from ..call import Target
+from ..call import status_of
 from ..context import reset
 from ..guard import note
-from .calls import Exchange, begin, failed, sending
+from .exchange import Exchange, sending
 from .stream import Watch, stream_classes
 
 Send = Callable[..., Any]
-Collector = Callable[[], Target | None]
+Begin = Callable[[Any], Exchange | None]
 
 
-def metered_send(original: Send, module: ModuleType, collector_of: Collector) -> Send:
+def metered_send(original: Send, module: ModuleType, begin: Begin) -> Send:
     """`original`, a sync `send` of the HTTP library `module` (bound or not), with its LLM calls metered.
 
+    `begin(request)` gives the attempt that a POST is, or None for what is no LLM call.
     A plain function: a wrapt wrapper costs every request of the program 1.5 us more.
     """
     watched, _ = stream_classes(module)
 
     @functools.wraps(original)
     def send(*args: Any, **kwargs: Any) -> Any:
-        exchange = _started(collector_of, args, kwargs)
+        exchange = _started(begin, args, kwargs)
         if exchange is None:
             return original(*args, **kwargs)
         token = sending.set(True)
@@ -44,7 +45,7 @@ def metered_send(original: Send, module: ModuleType, collector_of: Collector) ->
     return send
 
 
-def metered_async_send(original: Send, module: ModuleType, collector_of: Collector) -> Send:
+def metered_async_send(original: Send, module: ModuleType, begin: Begin) -> Send:
     """As `metered_send` for an async `send`. Other traffic gets the original's own coroutine."""
     _, watched = stream_classes(module)
 
@@ -62,7 +63,7 @@ def metered_async_send(original: Send, module: ModuleType, collector_of: Collect
 
     @functools.wraps(original)
     def send(*args: Any, **kwargs: Any) -> Any:
-        exchange = _started(collector_of, args, kwargs)
+        exchange = _started(begin, args, kwargs)
         return original(*args, **kwargs) if exchange is None else metered(exchange, args, kwargs)
 
     return send
@@ -77,13 +78,11 @@ def module_of(client: Any) -> ModuleType | None:
     return None
 
 
-def _started(collector_of: Collector, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exchange | None:
+def _started(begin: Begin, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Exchange | None:
     try:
         request = kwargs["request"] if "request" in kwargs else args[-1]
-        if request.method != "POST":  # before anything is looked up
-            return None
-        collector = collector_of()
-        return None if collector is None else begin(collector, request)
+        # Before anything is looked up.
+        return begin(request) if request.method == "POST" else None
     except Exception as error:
         note("wire", error)
         return None
@@ -100,6 +99,6 @@ def _answered(exchange: Exchange, response: Any, stream_class: type) -> None:
 
 def _raised(exchange: Exchange, error: BaseException) -> None:
     try:
-        failed(exchange, error)
+        exchange.ended(status_of(error), error)
     except Exception as own:
         note("wire", own)

@@ -26,6 +26,7 @@ class PlainHeaders:
         return default if found is None else found.decode("latin-1")
 
 
+EVENT_STREAM = "text/event-stream"
 NO_HEADERS = PlainHeaders(None)
 
 
@@ -36,11 +37,6 @@ def content_of(request: Any) -> bytes:
     except Exception:  # RequestNotRead
         return b""
     return content
-
-
-def is_event_stream(headers: PlainHeaders) -> bool:
-    """Whether the headers announce server-sent events."""
-    return headers.get("content-type").startswith("text/event-stream")
 
 
 def begins_event_stream(body: bytes) -> bool:

@@ -35,15 +35,15 @@ _SLACK = len(_BOM) + 2  # around an event: a byte order mark and line feeds
 _PADDING = (b'"obfuscation":"', b'"p":"', b'"obfuscation": "', b'"p": "')
 
 
-class Template(NamedTuple):
-    """The bytes that plain events share: `head`, the text up to `stop`, perhaps `middle` and padding, then `tail`.
+class TextTemplate(NamedTuple):
+    """The bytes that plain events share: `head`, the text up to its quote, perhaps `middle` and padding, then `tail`.
 
-    The text ends at the first `stop` that no backslash escapes, so the event's JSON is that of the one the template was
-    made from, but for one string (and the padding).
+    The text ends at the first quote that no backslash escapes, so the event's JSON is that of the one the template was
+    made from, but for one string (and the padding). `size` is that of its text.
     """
 
+    size: int
     head: bytes
-    stop: bytes
     middle: bytes
     tail: bytes
     joint: bytes  # tail + head: from one event into the next
@@ -51,41 +51,140 @@ class Template(NamedTuple):
     middle_size: int
     joint_size: int
 
+    def run(self, data: bytes, position: int) -> tuple[int, int, int]:
+        """The number of plain events at `position`, the bytes of their texts, and the position after them."""
+        _, head, middle, tail, joint, head_size, middle_size, joint_size = self
+        if not data.startswith(head, position):
+            return 0, 0, position
+        seen = padding = 0
+        at = look = start = position + head_size
+        while (end := data.find(b'"', look)) > at:
+            close = end
+            if middle:
+                after = end + middle_size
+                close = data.find(b'"', after) if data.startswith(middle, end) else -1
+                padding += close - end
+            if close >= 0:
+                if data[close : close + joint_size] == joint:
+                    seen += 1
+                    at = look = close + joint_size
+                    continue
+                if data.startswith(tail, close):
+                    seen += 1
+                    at = close + joint_size  # as if another event followed
+                    break
+            padding -= close - end  # it was none
+            if not _escaped(data, at, end):
+                break
+            look = end + 1
+        # What lies between is joints, padding and texts: no text is measured by itself.
+        return seen, at - start - seen * joint_size - padding, at - head_size
 
-def _template(head: bytes, stop: bytes, middle: bytes, tail: bytes) -> Template:
-    return Template(head, stop, middle, tail, tail + head, len(head), len(middle), len(tail) + len(head))
+
+class LineTemplate(NamedTuple):
+    """The bytes that plain events share: `head`, and `tail` after its line; the rest of the line is free.
+
+    The text follows `mark` and ends at `end`; without an end it follows the head and ends at the line's last quote.
+    `gap` is where it began after the head, `size` its bytes in the event that the template was made from.
+    """
+
+    size: int
+    head: bytes
+    mark: bytes
+    end: bytes
+    tail: bytes
+    joint: bytes
+    gap: int
+    head_size: int
+    mark_size: int
+    joint_size: int
+
+    def run(self, data: bytes, position: int) -> tuple[int, int, int]:
+        """As `TextTemplate.run`."""
+        _, head, mark, end, tail, joint, gap, head_size, mark_size, joint_size = self
+        if not data.startswith(head, position):
+            return 0, 0, position
+        seen = size = 0
+        more = True
+        at = position + head_size
+        while more and (close := data.find(b"\n", at)) > at:
+            if data[close : close + joint_size] != joint:
+                if not data.startswith(tail, close):
+                    break
+                more = False
+            if end:
+                start = at + gap
+                if data[start - mark_size : start] != mark:
+                    start = data.find(mark, at, close) + mark_size
+                    if start < mark_size:
+                        break
+                    gap = start - at  # a number before it got another digit
+                text = data.find(end, start, close + 1) - start
+            else:
+                text = data.rfind(b'"', at, close) - at
+            if text < 0:
+                break
+            seen += 1
+            size += text
+            at = close + joint_size
+        return seen, size, at - head_size
 
 
-def text_template(event: bytes, marks: Iterable[bytes]) -> Template | None:
+Template = TextTemplate | LineTemplate
+
+
+def _text_at(event: bytes, mark: bytes, begin: int = 0) -> tuple[int, int]:
+    """Where the JSON string after `mark` begins and ends; the end is -1 where there is none."""
+    at = event.find(mark, begin)
+    if at < 0:
+        return 0, -1
+    start = at + len(mark)
+    end = event.find(b'"', start)
+    while end > start and _escaped(event, start, end):
+        end = event.find(b'"', end + 1)
+    return start, end
+
+
+def text_template(event: bytes, marks: Iterable[bytes]) -> TextTemplate | None:
     """A template around the first filled JSON string after one of `marks`, which are keys and an opening quote."""
     for mark in marks:
-        at = event.find(mark)
-        if at < 0:
-            continue
-        start = at + len(mark)
-        end = event.find(b'"', start)
-        while end > start and _escaped(event, start, end):
-            end = event.find(b'"', end + 1)
+        start, end = _text_at(event, mark)
         if end <= start or len(event) - (end - start) > _MAX_TEMPLATE:
             continue
-        rest = event[end:] + b"\n\n"
+        head, middle, tail = event[:start], b"", event[end:] + b"\n\n"
         for padding in _PADDING:
-            at = rest.find(padding)
+            at = tail.find(padding)
             if at >= 0:
                 at += len(padding)
-                return _template(event[:start], b'"', rest[:at], rest[rest.index(b'"', at) :])
-        return _template(event[:start], b'"', b"", rest)
+                middle, tail = tail[:at], tail[tail.index(b'"', at) :]
+                break
+        joint = tail + head
+        return TextTemplate(end - start, head, middle, tail, joint, len(head), len(middle), len(joint))
     return None
 
 
-def head_template(event: bytes, heads: Iterable[bytes], tail: bytes = b"") -> Template | None:
+def head_template(
+    event: bytes, heads: Iterable[bytes], marks: Iterable[bytes] = (b"",), tail: bytes = b""
+) -> LineTemplate | None:
     """A template of one of `heads` that `event` begins with, for events that say at once what they are.
 
-    The rest of the line is free. `tail` is what follows that line, for servers that put the event's name last.
+    The text is the JSON string after one of `marks`, or right after the head. The rest of the line is free but for its
+    order of keys. `tail` is what follows that line, for servers that put the event's name last.
     """
-    for head in heads:
-        if event.startswith(head):
-            return _template(head, b"\n", b"", tail + b"\n\n")
+    head = next(filter(event.startswith, heads), None)
+    if head is None:
+        return None
+    for mark in marks:
+        start, close = _text_at(event, mark, max(0, len(head) - len(mark)))  # it may begin in the head
+        if close < start:
+            continue
+        line = event[close:].partition(b"\n")[0] + b"\n"
+        # In a text a backslash would stand before the second quote, and there is no line feed.
+        end = line[: line.find(b'"', 1) + 1] or (line if mark else b"")
+        tail += b"\n\n"
+        joint = tail + head
+        gap = start - len(head)
+        return LineTemplate(close - start, head, mark, end, tail, joint, gap, len(head), len(mark), len(joint))
     return None
 
 
@@ -102,6 +201,7 @@ class SseReader:
 
     __slots__ = (
         "_begun",
+        "_beside",
         "_held",
         "_limit",
         "_luck",
@@ -112,6 +212,7 @@ class SseReader:
         "content_events",
         "done",
         "events",
+        "text_size",
     )
 
     format_name: ClassVar[str] = ""
@@ -121,9 +222,11 @@ class SseReader:
     def __init__(self) -> None:
         self.events = 0
         self.content_events = 0
+        self.text_size = 0
         self.done = False
         self.answer = Answer()
         self._template: Template | None = None
+        self._beside = 0  # bytes of text that its events have beside the one string that changes
         self._luck = _LUCK
         self._begun = False
         self._held = False  # the last byte was a carriage return: a line feed that follows belongs to it
@@ -134,7 +237,9 @@ class SseReader:
     # ------------------------------------------------------------------ what a format gives
 
     def read(self, name: bytes, data: bytes, whole: bool) -> int:
-        """Take what an event says into `answer`: its name and its data. Gives IGNORED, OTHER, CONTENT or PLAIN.
+        """Take what an event says into `answer`, and the size of its text into `text_size`.
+
+        Given are its name and its data; says IGNORED, OTHER, CONTENT or PLAIN.
 
         `whole` is False for what is left at the end of a stream: JSON that breaks off there is no event (IGNORED).
         """
@@ -169,33 +274,13 @@ class SseReader:
 
     def _run(self, data: bytes, position: int, template: Template) -> int:
         """Count the plain events at `position`, and give the position after them."""
-        head, stop, middle, tail, joint, head_size, middle_size, joint_size = template
-        if not data.startswith(head, position):
-            return position
-        seen = 0
-        at = look = position + head_size
-        while (end := data.find(stop, look)) > at:
-            close = end
-            if middle:
-                after = end + middle_size
-                close = data.find(b'"', after) if data.startswith(middle, end) else -1
-            if close >= 0:
-                if data[close : close + joint_size] == joint:
-                    seen += 1
-                    at = look = close + joint_size
-                    continue
-                if data.startswith(tail, close):
-                    seen += 1
-                    at = close + joint_size  # as if another event followed
-                    break
-            if stop != b'"' or not _escaped(data, at, end):
-                break
-            look = end + 1
+        seen, size, position = template.run(data, position)
         if seen:
             self.events += seen
             self.content_events += seen
+            self.text_size += size + seen * self._beside
             self._luck = _LUCK
-        return at - head_size
+        return position
 
     def finish(self) -> None:
         """Read what is left: the stream is over, with or without the blank line after its last event."""
@@ -271,6 +356,7 @@ class SseReader:
         if data.startswith(b"[DONE]"):
             self.done = True
             return
+        before = self.text_size
         try:
             kind = self.read(name, data, whole)
         except Exception:
@@ -284,7 +370,11 @@ class SseReader:
         if kind == PLAIN and self._luck:
             self._luck -= 1
             # Without luck left, comparing costs more than it gives.
-            self._template = self.template(event) if self._luck else None
+            template = self._template = self.template(event) if self._luck else None
+            if template is not None:
+                self._beside = self.text_size - before - template.size
+                if self._beside < 0:  # the string that changes is no text
+                    self._template = None
 
 
 def split_event(event: bytes) -> tuple[bytes, bytes]:

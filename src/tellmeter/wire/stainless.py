@@ -8,7 +8,7 @@ from typing import Any
 
 from ..context import reset
 from ..guard import note
-from .calls import Scope, current_scope
+from .exchange import Scope, current_scope
 
 # Modules with `SyncAPIClient` and `AsyncAPIClient`, whose `request()` holds the retry loop.
 MODULES = (

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..call import status_of
 from ..guard import note
-from .calls import Chunks, Exchange
+from .exchange import Chunks, Exchange
 
 clock = time.perf_counter_ns
 

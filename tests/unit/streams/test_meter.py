@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+import sys
+import threading
+import time
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tellmeter import counts
 from tellmeter.streams.meter import StreamMeter
-
-MS = 1_000_000
+from tellmeter.wire.answer import Answer
+from tests.unit.streams.made import MS, Bytes
 
 
 class Lines:
     """A reader whose events are lines, and whose content events are those that begin with `c`."""
+
+    text_size = 0
+    answer = Answer()
 
     def __init__(self) -> None:
         self.data = b""
@@ -91,26 +99,10 @@ def test_folding_late_changes_nothing_but_the_first_tokens_time(chunks: list[tup
     assert (one.provider_wait_ms + one.consumer_wait_ms) * MS <= now * (1 + 1e-9) + 1
 
 
-@given(st.lists(st.integers(0, 10**12), min_size=1, max_size=200))
-def test_gap_percentiles_are_within_an_eighth(gaps: list[int]) -> None:
-    meter = StreamMeter(Lines(), 0, 0.0)
-    now = 1
-    meter.take(b"c\n", 0, now)
-    for gap in gaps:
-        meter.take(b"c\n", now, now + gap)
-        now += gap
-    meter.finish()
-    seen = meter.snapshot(now=now, status="completed")
-    ordered = sorted(gaps)
-    exact = ordered[max(0, -(-len(ordered) * 95 // 100) - 1)] / MS
-    assert abs(seen.p95_gap_ms - exact) <= max(0.13 * exact, 0.033)  # 64 us is one bucket
-    assert seen.max_gap_ms == ordered[-1] / MS
-    assert seen.p50_gap_ms <= seen.p95_gap_ms <= seen.max_gap_ms
-
-
 def test_memory_stays_constant() -> None:
     class Nothing:
-        events = content_events = 1
+        events = content_events = text_size = 1
+        answer = Answer()
 
         def feed(self, data: bytes) -> None: ...
 
@@ -120,4 +112,105 @@ def test_memory_stays_constant() -> None:
     for number in range(10_000):
         meter.take(b"x" * 100, number * 10_000, number * 10_000 + 7_000)
         assert len(meter.chunks) <= 32 and len(meter.times) <= 64
-    assert len(meter._gaps) < 10
+    assert len(meter.gaps._buckets) < 10
+
+
+def test_a_silence_is_a_stall_whether_it_ended_or_not() -> None:
+    meter = StreamMeter(Bytes(), started=0, wall=0.0)
+    meter.stall_after = 100 * MS
+    meter.take(b"c", 0, 150 * MS)  # before the first chunk, too
+    meter.take(b"c", 400 * MS, 420 * MS)  # the consumer's silence is none
+    meter.times.append(500 * MS)
+    seen, _, who, since = meter.look(550 * MS)
+    assert (seen.stalls, who, since) == (1, "provider", 500 * MS)
+    seen, _, _, _ = meter.look(600 * MS)
+    assert (seen.stalls, seen.max_gap_ms, seen.provider_wait_ms, seen.consumer_wait_ms) == (2, 100.0, 270.0, 330.0)
+    meter.finish(700 * MS)
+    ended = meter.snapshot(now=700 * MS, status="error")
+    assert (ended.stalls, ended.max_gap_ms, ended.provider_wait_ms, ended.consumer_wait_ms) == (2, 200.0, 370.0, 330.0)
+    assert meter.ended_stalled
+
+
+def test_a_consumer_that_never_comes_back_is_waited_for() -> None:
+    meter = StreamMeter(Bytes(), started=0, wall=0.0, opened=10 * MS)
+    assert meter.waiting() == ("consumer", 10 * MS)
+    meter.times.append(20 * MS)
+    assert meter.waiting() == ("provider", 20 * MS)
+    meter.times.append(30 * MS)
+    assert meter.waiting() == ("consumer", 30 * MS)
+    meter.chunks.append(b"c")
+    meter.fold()
+    assert meter.waiting() == ("consumer", 30 * MS)
+    meter.finish(90 * MS)
+    seen = meter.snapshot(now=90 * MS, status="closed_early")
+    assert (seen.provider_wait_ms, seen.consumer_wait_ms, seen.stalls) == (10.0, 60.0, 0)
+
+
+def test_rates_since_the_last_look() -> None:
+    meter = StreamMeter(Bytes(), started=0, wall=0.0)
+    meter.take(b"c" * 10, 0, 500 * MS)
+    first, mark, _, _ = meter.look(1000 * MS)
+    meter.take(b"c" * 30, 1000 * MS, 1200 * MS)
+    second, _, _, _ = meter.look(1500 * MS, mark)
+    assert (first.window_bytes_per_second, first.bytes_per_second) == (10.0, 10.0)
+    assert (second.window_bytes_per_second, second.window_chunks_per_second) == (60.0, 60.0)
+    assert round(second.bytes_per_second, 3) == 26.667
+    assert first.stream_id == second.stream_id != ""
+
+
+def test_raw_chunks_are_kept_as_they_came_up_to_a_bound() -> None:
+    meter = StreamMeter(Bytes(), started=0, wall=0.0)
+    meter.raw = []
+    pieces = [b"a", b"bc" * 400_000, b"d" * 300_000, b"e"]
+    before = counts.snapshot().get("raw_chunks_left_out", {}).get("", 0)
+    for number, piece in enumerate(pieces):
+        meter.take(piece, number, number)
+    meter.finish()
+    assert meter.raw == [b"a", pieces[1]]
+    assert counts.snapshot()["raw_chunks_left_out"][""] == before + 2
+
+
+def test_the_first_content_is_told_once() -> None:
+    told = []
+    meter = StreamMeter(Lines(), started=0, wall=0.0)
+    meter.first_content = lambda: told.append(meter.first_token)
+    meter.take(b"role\n", 0, 10)
+    assert told == []
+    meter.take(b"content\n", 10, 20)
+    meter.take(b"content\n", 20, 30)
+    meter.finish()
+    assert told == [20]
+
+
+def test_others_may_look_while_it_runs() -> None:
+    """The stream appends from one thread, and several others read what waits: nothing is lost or counted twice."""
+    meter = StreamMeter(Bytes(), started=0, wall=0.0)
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            seen, mark, who, _ = meter.look(time.perf_counter_ns())
+            assert seen.bytes_received == mark.bytes and who in ("provider", "consumer")
+
+    lookers = [threading.Thread(target=look) for _ in range(3)]
+    for one in lookers:
+        one.start()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        for _ in range(20_000):
+            meter.times.append(time.perf_counter_ns())
+            meter.times.append(time.perf_counter_ns())
+            meter.chunks.append(b"ab")
+            if len(meter.chunks) >= meter.limit:
+                meter.fold()
+    finally:
+        sys.setswitchinterval(before)
+        stop.set()
+        for one in lookers:
+            one.join()
+    meter.finish()
+    seen = meter.snapshot(now=time.perf_counter_ns(), status="completed")
+    assert (seen.bytes_received, seen.chunks_received) == (40_000, 40_000)
+    assert not meter.times and not meter.chunks
+    assert meter.gaps._count == 19_999

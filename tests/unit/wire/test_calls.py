@@ -265,7 +265,7 @@ def test_a_task_cancelled_while_the_consumer_holds_the_stream(metered: Metered) 
 def test_a_stream_without_usage_is_counted_and_says_so(metered: Metered) -> None:
     list(ask(client(streaming(stream(usage=False))), stream=True))
     record = metered.only()
-    assert record.status == "success" and record.tokens_estimated and record.output_tokens == 200
+    assert record.status == "success" and record.tokens_estimated and 200 <= record.output_tokens <= 230
     assert metered.collector.stats().counts["usage_missing"]["openai"] >= 1
 
 

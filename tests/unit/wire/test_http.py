@@ -8,9 +8,14 @@ import httpx2
 import pytest
 
 from tellmeter import InMemoryMetricsSink, MetricsCollector, counts
+from tellmeter.wire.calls import begin
 from tellmeter.wire.http import metered_async_send, metered_send, module_of
 
 URL = "https://api.openai.com/v1/chat/completions"
+
+
+def beginning(collector: MetricsCollector | None) -> Any:
+    return lambda request: begin(lambda: collector, request)
 
 
 def guarded() -> int:
@@ -22,7 +27,7 @@ def request(method: str = "POST", url: str = URL) -> httpx2.Request:
 
 
 def test_other_traffic_goes_through_without_a_look_at_the_collector() -> None:
-    def never() -> Any:
+    def never(request: Any) -> Any:
         raise AssertionError
 
     for wrapper_of in (metered_send, metered_async_send):
@@ -34,21 +39,21 @@ def test_other_traffic_goes_through_without_a_look_at_the_collector() -> None:
 
 def test_what_is_no_request_is_the_originals_business() -> None:
     before = guarded()
-    assert metered_send(lambda *given: given, httpx2, lambda: None)("r") == ("r",)
+    assert metered_send(lambda *given: given, httpx2, beginning(None))("r") == ("r",)
     assert guarded() == before + 1
 
 
 def test_a_request_given_by_name_is_seen() -> None:
     collector = MetricsCollector(sinks=[InMemoryMetricsSink()])
     response = httpx2.Response(200, json={})
-    send = metered_send(lambda request: response, httpx2, lambda: collector)
+    send = metered_send(lambda request: response, httpx2, beginning(collector))
     assert send(request=request()) is response
     collector.flush_sync()
     assert collector.stats().recorded == 1
 
 
 def test_our_own_fault_is_counted_and_the_request_is_sent() -> None:
-    def broken() -> Any:
+    def broken(request: Any) -> Any:
         raise RuntimeError("canary")
 
     before = guarded()
@@ -60,7 +65,7 @@ def test_a_response_that_is_none_is_counted_and_handed_over() -> None:
     collector = MetricsCollector(sinks=[InMemoryMetricsSink()])
     before = guarded()
     odd = types.SimpleNamespace()
-    assert metered_send(lambda given: odd, httpx2, lambda: collector)(request()) is odd
+    assert metered_send(lambda given: odd, httpx2, beginning(collector))(request()) is odd
     assert guarded() == before + 1
     collector.flush_sync()
     assert collector.open_calls == {}
@@ -74,7 +79,7 @@ def test_an_exception_of_the_request_goes_on_unchanged() -> None:
         raise error
 
     with pytest.raises(httpx2.ConnectError) as caught:
-        metered_send(fail, httpx2, lambda: collector)(request())
+        metered_send(fail, httpx2, beginning(collector))(request())
     assert caught.value is error
 
 
@@ -82,13 +87,13 @@ def test_the_async_wrapper_gives_back_the_very_coroutine_of_other_traffic() -> N
     async def original(given: Any) -> str:
         return "sent"
 
-    coroutine = metered_async_send(original, httpx2, lambda: None)(request())
+    coroutine = metered_async_send(original, httpx2, beginning(None))(request())
     assert inspect.iscoroutine(coroutine) and coroutine.cr_code is original.__code__
     coroutine.close()
 
 
 def test_the_wrapper_looks_like_what_it_wraps() -> None:
-    send = metered_send(httpx2.Client.send, httpx2, lambda: None)
+    send = metered_send(httpx2.Client.send, httpx2, beginning(None))
     assert inspect.signature(send) == inspect.signature(httpx2.Client.send)
     assert send.__doc__ == httpx2.Client.send.__doc__
 

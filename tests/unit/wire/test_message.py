@@ -4,7 +4,7 @@ import httpx
 import httpx2
 import pytest
 
-from tellmeter.wire.message import NO_HEADERS, PlainHeaders, begins_event_stream, content_of, is_event_stream
+from tellmeter.wire.message import NO_HEADERS, PlainHeaders, begins_event_stream, content_of
 
 
 @pytest.mark.parametrize("http", [httpx, httpx2])
@@ -35,9 +35,3 @@ def test_event_streams_are_known_by_their_beginning(body: bytes) -> None:
 @pytest.mark.parametrize("body", [b"{}", b"", b"[1]", b'"data: x"', b"<html>", b"database: x"])
 def test_and_nothing_else_is_taken_for_one(body: bytes) -> None:
     assert not begins_event_stream(body)
-
-
-def test_the_content_type_may_have_parameters() -> None:
-    assert is_event_stream(PlainHeaders(httpx2.Headers({"content-type": "text/event-stream; charset=utf-8"})))
-    assert not is_event_stream(PlainHeaders(httpx2.Headers({"content-type": "application/json"})))
-    assert not is_event_stream(NO_HEADERS)

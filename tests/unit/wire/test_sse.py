@@ -6,11 +6,11 @@ import pytest
 from tellmeter import counts
 from tellmeter.wire import sse
 from tellmeter.wire.formats import openai_chat, openai_completions
-from tellmeter.wire.sse import CONTENT, IGNORED, OTHER, PLAIN, SseReader, split_event, text_template
+from tellmeter.wire.sse import CONTENT, IGNORED, OTHER, PLAIN, SseReader, head_template, split_event, text_template
 
 
 def said(reader):
-    return reader.events, reader.content_events, reader.done, reader.answer
+    return reader.events, reader.content_events, reader.text_size, reader.done, reader.answer
 
 
 def chat(delta, *, finish=None, spaced=False, ascii_only=False, **more):
@@ -231,6 +231,7 @@ def test_plain_events_are_counted_without_being_parsed():
     texts = ["a", " b", "\\", '"', '\\"', "é", "\n", "x" * 5000]
     reader.feed(b"".join(chat({"content": text}) + b"\n\n" for text in texts))
     assert (reader.events, reader.content_events) == (8, 8)
+    assert reader.text_size == sum(len(json.dumps(text, ensure_ascii=False).encode()) - 2 for text in texts)
     assert len(parsed) == 1
     reader.feed(chat({"content": ""}) + b"\n\n")
     assert (reader.events, reader.content_events) == (9, 8)
@@ -244,6 +245,51 @@ def test_padding_is_part_of_the_template():
     reader = openai_chat.Reader()
     reader.feed(b"".join(chat({"content": "a"}, obfuscation="x" * n) + b"\n\n" for n in range(8)))
     assert (reader.events, reader.content_events, reader._luck) == (8, 8, sse._LUCK)
+    assert reader.text_size == 8
+
+
+def test_text_beside_the_one_that_changes_has_its_size():
+    reader = openai_chat.Reader()
+    event = b'data: {"choices":[{"delta":{"content":"%s"}},{"index":1,"delta":{"content":"same"}}]}\n\n'
+    reader.feed(b"".join(event % text for text in (b"a", b"bc", b'\\"', b"def")))
+    assert (reader.content_events, reader.text_size) == (4, 1 + 2 + 2 + 3 + 4 * len("same"))
+
+
+def test_a_string_that_is_no_text_makes_no_template():
+    event = b'data: {"text":"%s","choices":[{"delta":{"audio":{"data":"abc"}}}]}\n\n'
+    reader = openai_chat.Reader()
+    for text in (b"abcd", b"ab", b"a"):
+        reader.feed(event % text)
+    assert (reader.content_events, reader.text_size, reader._template) == (3, 0, None)
+
+
+LINE = b'data: {"type":"d","n":%d,"delta":"%s"%s}'
+
+
+@pytest.mark.parametrize("rest", [b"", b',"pad":"xyz"', b',"n":1', b',"a":[],"b":{"c":"d"}'])
+@pytest.mark.parametrize("tail", [b"", b"\nevent: d"])
+def test_texts_of_lines_whose_rest_is_free(rest, tail):
+    texts = [b"a", b"", b'\\"', b"\\\\", b'\\",\\"b\\"}', b"},", b"long" * 50]
+    lines = [LINE % (9 + number, text, rest) + tail + b"\n\n" for number, text in enumerate(texts)]
+    template = head_template(lines[0][:-2], (b'data: {"type":"d"',), (b'"none":"', b'"delta":"'), tail)
+    data = b"".join(lines)
+    assert template.run(data, 0) == (len(texts), sum(map(len, texts)), len(data))
+    other = b'data: {"type":"d","n":1}' + tail + b"\n\n"
+    assert template.run(lines[0] + other, 0) == (1, 1, len(lines[0]))
+    assert template.run(other, 0) == (0, 0, 0)
+
+
+def test_a_text_right_after_the_head_ends_at_the_last_quote_of_its_line():
+    head = b'data: {"delta":{"text":"'
+    template = head_template(head + b'a"}  }', (b"data: []", head))
+    data = b"".join(head + text + b'"}' + b" " * pad + b"}\n\n" for pad, text in enumerate([b"", b'\\"}', b"abc"]))
+    assert template.run(data, 0) == (3, 6, len(data))
+
+
+def test_lines_without_the_text_make_no_template():
+    assert head_template(b'data: {"n":1}', (b"data: [",), (b'"n":"',)) is None
+    assert head_template(b'data: {"n":1}', (b"data: {",), (b'"n":"',)) is None
+    assert head_template(b'data: {"n":"1', (b"data: {",), (b'"n":"',)) is None
 
 
 def test_what_stands_before_the_padding_counts():

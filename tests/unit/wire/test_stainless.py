@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from tellmeter.wire import stainless
-from tellmeter.wire.calls import current_scope
+from tellmeter.wire.exchange import current_scope
 
 
 class Seen:

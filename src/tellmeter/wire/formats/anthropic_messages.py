@@ -12,7 +12,7 @@ import msgspec
 from ...usage import Usage
 from ..answer import Answer, Asked, Format
 from ..sse import IGNORED, OTHER, PLAIN, SseReader, Template, head_template
-from .bodies import Body, add_tool, fail_raw, present, read_whole
+from .bodies import Body, add_tool, fail_raw, present, read_whole, size_of_text
 
 NAME = "anthropic_messages"
 COUNT_NAME = "anthropic_count_tokens"
@@ -60,6 +60,9 @@ class _Message(msgspec.Struct, gc=False):
 class _Delta(msgspec.Struct, gc=False):
     type: str | None = None
     stop_reason: str | None = None
+    text: msgspec.Raw = msgspec.Raw()
+    thinking: msgspec.Raw = msgspec.Raw()
+    partial_json: msgspec.Raw = msgspec.Raw()
 
 
 class _Event(msgspec.Struct, gc=False):
@@ -176,7 +179,11 @@ class Reader(SseReader):
             return OTHER if whole else IGNORED
         kind = event.type or kind
         if kind == "content_block_delta":
-            return PLAIN if event.delta is not None and event.delta.type in _HEADS else OTHER
+            key = _KEYS.get(event.delta.type or "") if event.delta is not None else None
+            if key is None:
+                return OTHER
+            self.text_size += size_of_text(getattr(event.delta, key))
+            return PLAIN
         if kind == "ping":
             return IGNORED
         answer = self.answer
@@ -207,18 +214,20 @@ class Reader(SseReader):
         self.answer.service_tier = self._usage.service_tier or self.answer.service_tier
 
     def template(self, event: bytes) -> Template | None:  # noqa: D102
-        for marks in _HEADS.values():
-            for mark in marks:
-                at = event.find(mark)
-                if at >= 0:
-                    return head_template(event, (event[: at + len(mark)],))
+        for mark in _MARKS:
+            at = event.find(mark)
+            if at >= 0:
+                return head_template(event, (event[: at + len(mark)],), (b"",))
         return None
 
 
-_HEADS = {
-    kind: (b'"delta":{"type":"%s"' % kind.encode(), b'"delta": {"type": "%s"' % kind.encode())
-    for kind in ("text_delta", "thinking_delta", "input_json_delta")
-}
+# The deltas that are content, and where their text is.
+_KEYS = {"text_delta": "text", "thinking_delta": "thinking", "input_json_delta": "partial_json"}
+_MARKS = tuple(
+    mark.replace(b"KIND", kind.encode()).replace(b"KEY", key.encode())
+    for kind, key in _KEYS.items()
+    for mark in (b'"delta":{"type":"KIND","KEY":"', b'"delta": {"type": "KIND", "KEY": "')
+)
 
 FORMAT = Format(name=NAME, operation="chat", read_request=read_request, read_answer=read_answer, new_reader=Reader)
 """Messages."""

@@ -13,8 +13,8 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 import msgspec
 
 from ...counts import count
-from ..answer import Answer
-from ..sse import SseReader
+from ..answer import Answer, StreamReader
+from ..message import begins_event_stream
 
 MAX_NAMES = 64
 """Names of tools that one answer keeps."""
@@ -96,6 +96,11 @@ def present(raw: msgspec.Raw) -> bool:
     return size > 0 and (size != 4 or bytes(raw) != _NONE)
 
 
+def size_of_text(raw: msgspec.Raw) -> int:
+    """Bytes of a text as it stands in the JSON, without its quotes; of another value all; 0 for null and nothing."""
+    return len(raw) - 2 * bytes(raw).startswith(b'"') if filled(raw) else 0
+
+
 def error_names(value: Any) -> tuple[str | None, str | None]:
     """The type and the code of an error, however the provider wraps them; never its message.
 
@@ -146,10 +151,14 @@ def add_tool(answer: Answer, name: str | None) -> bool:
 
 
 def read_whole(
-    body: bytes, status_code: int, read: Callable[[bytes], Answer], new_reader: Callable[[], SseReader]
+    body: bytes,
+    status_code: int,
+    read: Callable[[bytes], Answer],
+    new_reader: Callable[[], StreamReader],
+    begins_stream: Callable[[bytes], bool] = begins_event_stream,
 ) -> Answer:
     """The answer in a whole body of any status; a stream that was read at once is read as a stream."""
-    if _is_stream(body):
+    if begins_stream(body):
         reader = new_reader()
         reader.feed(body)
         reader.finish()
@@ -161,7 +170,3 @@ def read_whole(
         answer = read(body)
     answer.failed = answer.failed or status_code >= 400
     return answer
-
-
-def _is_stream(body: bytes) -> bool:
-    return body[:64].removeprefix(b"\xef\xbb\xbf").lstrip().startswith((b"data:", b"event:", b": ", b"id:", b"retry:"))

@@ -12,7 +12,7 @@ import msgspec
 
 from ..answer import Answer, Asked, Format
 from ..sse import CONTENT, IGNORED, OTHER, PLAIN, SseReader, Template, text_template
-from .bodies import MAX_NAMES, Body, add_tool, fail_raw, filled, present, read_whole
+from .bodies import MAX_NAMES, Body, add_tool, fail_raw, filled, present, read_whole, size_of_text
 from .openai_usage import OpenAIUsage, usage_of
 
 NAME = "openai_chat"
@@ -26,6 +26,8 @@ class _Request(msgspec.Struct, gc=False):
 
 class _Function(msgspec.Struct, gc=False):
     name: str | None = None
+    arguments: msgspec.Raw = msgspec.Raw()
+    input: msgspec.Raw = msgspec.Raw()  # of a custom tool
 
 
 class _ToolCall(msgspec.Struct, gc=False):
@@ -45,6 +47,13 @@ class _Message(msgspec.Struct, gc=False):
     audio: msgspec.Raw = msgspec.Raw()
     tool_calls: list[_ToolCall] | None = None
     function_call: _Function | None = None
+
+
+class _Part(msgspec.Struct, gc=False):
+    """A part of content that is a list (Mistral); what is not text there, references, is no output of the model."""
+
+    text: msgspec.Raw = msgspec.Raw()
+    thinking: msgspec.Raw = msgspec.Raw()
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -73,6 +82,7 @@ class _Body(msgspec.Struct, gc=False):
 
 _requests = Body(_Request, NAME)
 _bodies = Body(_Body, NAME)
+_parts = msgspec.json.Decoder(list[_Part])
 
 
 def read_request(body: bytes) -> Asked | None:
@@ -135,6 +145,29 @@ def _note_tools(answer: Answer, choice: _Choice, message: _Message, seen: set[An
             seen.add(legacy)
 
 
+def _text_size(message: _Message) -> int:
+    """Bytes of what the model wrote; audio is not measured in bytes of its text."""
+    # Some servers send the reasoning under both names.
+    size = _size_of(message.content) + (_size_of(message.reasoning_content) or _size_of(message.reasoning))
+    size += size_of_text(message.refusal)
+    for call in message.tool_calls or ():
+        size += _size_of_arguments(call.function or call.custom)
+    return size + _size_of_arguments(message.function_call)
+
+
+def _size_of(content: msgspec.Raw) -> int:
+    if not bytes(content).startswith(b"["):
+        return size_of_text(content)
+    try:
+        return sum(_size_of(part.text) + _size_of(part.thinking) for part in _parts.decode(content))
+    except (msgspec.ValidationError, RecursionError):
+        return size_of_text(content)
+
+
+def _size_of_arguments(function: _Function | None) -> int:
+    return size_of_text(function.arguments) + size_of_text(function.input) if function is not None else 0
+
+
 class Reader(SseReader):
     """Events are chunks. Content is text, reasoning, a refusal, audio or a piece of a tool call in any choice's delta.
 
@@ -165,6 +198,7 @@ class Reader(SseReader):
             delta = choice.delta
             if delta is None:
                 continue
+            self.text_size += _text_size(delta)
             if delta.tool_calls or delta.function_call is not None:
                 content = True
                 _note_tools(answer, choice, delta, self._calls)

@@ -9,7 +9,7 @@ import msgspec
 
 from ..answer import Answer, Asked, Format
 from ..sse import CONTENT, IGNORED, OTHER, PLAIN, SseReader, Template, text_template
-from .bodies import Body, fail_raw, filled, present, read_whole
+from .bodies import Body, fail_raw, present, read_whole, size_of_text
 from .openai_usage import OpenAIUsage, usage_of
 
 NAME = "openai_completions"
@@ -92,8 +92,10 @@ class Reader(SseReader):
         if body is None:
             return OTHER if whole else IGNORED
         _note(self.answer, body)
-        if not filled(body.value) and not any(filled(choice.text) for choice in body.choices or ()):
+        size = size_of_text(body.value) + sum(size_of_text(choice.text) for choice in body.choices or ())
+        if not size:
             return OTHER
+        self.text_size += size
         return PLAIN if body.usage is None and not self.answer.failed else CONTENT
 
     def template(self, event: bytes) -> Template | None:  # noqa: D102

@@ -9,7 +9,7 @@ import msgspec
 
 from ..answer import Answer, Asked, Format
 from ..sse import IGNORED, OTHER, PLAIN, SseReader, Template, head_template
-from .bodies import MAX_NAMES, Body, add_tool, fail_raw, filled, present, read_whole
+from .bodies import MAX_NAMES, Body, add_tool, fail_raw, filled, present, read_whole, size_of_text
 from .openai_usage import OpenAIUsage, usage_of
 
 NAME = "openai_responses"
@@ -54,6 +54,7 @@ class _Event(msgspec.Struct, gc=False):
     response: _Response | None = None
     item: _Item | None = None
     output_index: int | None = None
+    delta: msgspec.Raw = msgspec.Raw()
     code: str | None = None
     error: msgspec.Raw = msgspec.Raw()
 
@@ -129,6 +130,8 @@ class Reader(SseReader):
             return OTHER if whole else IGNORED
         kind = event.type or kind
         if kind.endswith(".delta"):
+            if not kind.endswith("audio.delta"):  # sound, as base64
+                self.text_size += size_of_text(event.delta)
             return PLAIN
         if kind in _PINGS:
             return IGNORED
@@ -155,13 +158,20 @@ class Reader(SseReader):
     def template(self, event: bytes) -> Template | None:  # noqa: D102
         name, separator, _ = event.partition(b"\ndata: {")
         if separator and name.startswith(b"event: ") and name.endswith(b".delta"):
-            return head_template(event, (b'%s\ndata: {"type":"%s"' % (name, name[7:]), name + separator))
+            typed = b'%s\ndata: {"type":"%s"' % (name, name[7:])
+            return head_template(event, (typed, _first_key(event, len(name + separator))), _MARKS)
         data, separator, name = event.partition(b"\nevent: ")
         if separator and b"\n" not in data and name.endswith(b".delta"):  # Bedrock names its events last
-            return head_template(event, (b"data: {",), separator + name)
-        return head_template(event, _BARE_HEADS)
+            return head_template(event, (_first_key(event, len(b"data: {")),), _MARKS, separator + name)
+        return head_template(event, _BARE_HEADS, _MARKS)
 
 
+def _first_key(event: bytes, start: int) -> bytes:
+    """The event up to the value of its first key: what tells that its keys are in the same order."""
+    return event[: event.find(b":", start) + 1]
+
+
+_MARKS = (b'"delta":"', b'"delta": "')
 _BARE_HEADS = tuple(
     b'data: {"type":"response.%s.delta"' % kind
     for kind in (b"output_text", b"reasoning_text", b"reasoning_summary_text", b"function_call_arguments")

@@ -155,3 +155,23 @@ def test_counting_tokens_is_free_and_bills_none():
     assert (failed.failed, failed.usage, failed.error_type) == (True, None, "not_found_error")
     assert answer({"error": {"type": "api_error"}}, 200, COUNT_TOKENS).failed
     assert COUNT_TOKENS.read_answer(b"<html>", 200).usage == Usage(cost_usd=0.0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "size"),
+    [
+        ("text_delta", "text", 4),
+        ("thinking_delta", "thinking", 4),
+        ("input_json_delta", "partial_json", 4),
+        ("signature_delta", "signature", 0),
+        ("text_delta", "other", 0),
+    ],
+)
+def test_the_size_of_text(kind, key, size):
+    events = [delta(kind, **{key: 'ab"'}) for _ in range(5)]
+    assert stream(*events).text_size == 5 * size
+    reader = Reader()
+    for number, event in enumerate(events):  # padded with spaces, as Anthropic does
+        text = json.dumps(event, separators=(",", ":"))
+        reader.feed(f"event: content_block_delta\ndata: {text[:-1]}{' ' * number}}}\n\n".encode())
+    assert reader.text_size == 5 * size

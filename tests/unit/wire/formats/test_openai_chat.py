@@ -193,3 +193,28 @@ def test_a_stream_read_at_once():
     body = b'data: {"model":"m","choices":[{"delta":{"content":"a"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
     found = FORMAT.read_answer(body, 200)
     assert (found.response_model, found.finish_reason) == ("m", "stop")
+
+
+@pytest.mark.parametrize(
+    ("fields", "size"),
+    [
+        ({"role": "assistant", "content": ""}, 0),
+        ({"content": None, "reasoning": None}, 0),
+        ({"content": "abc"}, 3),
+        ({"content": '"\n'}, 4),
+        ({"content": "abc", "reasoning_content": "de"}, 5),
+        ({"reasoning": "abc", "reasoning_content": "abc"}, 3),  # under both names
+        ({"refusal": "no"}, 2),
+        ({"audio": {"data": "abc"}}, 0),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": '{"a'}}, {"custom": {"input": "bc"}}]}, 4 + 2),
+        ({"tool_calls": [{"index": 0, "id": "t"}]}, 0),
+        ({"function_call": {"name": "f", "arguments": "{}"}}, 2),
+        ({"content": [{"type": "text", "text": "ab"}, {"type": "reference", "reference_ids": [1, 2]}]}, 2),
+        ({"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "abc"}]}]}, 3),
+        ({"content": ["odd"]}, 7),
+        ({"content": {"odd": 1}}, 9),
+    ],
+)
+def test_the_size_of_text(fields, size):
+    assert stream(delta(**fields)).text_size == size
+    assert stream(delta(**fields), delta(index=1, content="more"), delta(**fields)).text_size == 2 * size + 4

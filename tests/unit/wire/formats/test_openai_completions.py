@@ -62,3 +62,8 @@ def test_errors():
         assert (reader.answer.failed, reader.answer.error_type) == (True, "server_error")
     assert stream("no JSON", name="error").answer.failed
     assert stream("no JSON").events == 1
+
+
+def test_the_size_of_text():
+    assert stream(choice("abc"), choice(""), choice('"', index=1), choice("d", finish="stop")).text_size == 3 + 2 + 1
+    assert stream({"value": "ab"}, {"value": "c"}).text_size == 3

@@ -125,3 +125,23 @@ def test_layouts_that_are_counted_without_being_parsed(layout):
         reader.feed(layout.replace("{kind}", "response.output_text.delta").replace("{n}", str(n)).encode())
     assert (reader.events, reader.content_events) == (200, 200)
     assert reader._template is not None
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        ("output_text", 4),
+        ("reasoning_summary_text", 4),
+        ("function_call_arguments", 4),
+        ("audio.transcript", 4),
+        ("audio", 0),
+        ("output_audio", 0),
+    ],
+)
+def test_the_size_of_text(kind, size):
+    events = [
+        {"type": f"response.{kind}.delta", "sequence_number": n, "delta": 'ab"', "obfuscation": "x" * n}
+        for n in range(20)
+    ]
+    reader = stream(*events)
+    assert (reader.content_events, reader.text_size) == (20, 20 * size)

@@ -24,7 +24,7 @@ def parsing(reader_class):
 
 
 def said(reader):
-    return reader.events, reader.content_events, reader.done, reader.answer
+    return reader.events, reader.content_events, reader.text_size, reader.done, reader.answer
 
 
 def slowly(reader_class, frames):
