@@ -190,12 +190,12 @@ class Call:
     def recorded(self, record: AgentMetrics | None) -> None:
         """Tell of the end of a stream, now that its record is made; None where none is made."""
         running, self.running = self.running, None
-        if running is not None:
-            running.end(
-                None if record is None else record.stream,
-                STREAM_STATUS[self._status or "success"],
-                self._error[0] if self._error else None,
-            )
+        if running is None:
+            return
+        if record is not None:
+            running.end(record.stream, STREAM_STATUS[record.status], record.error_class)
+        else:
+            running.end(None, STREAM_STATUS[self._status or "success"], self._error[0] if self._error else None)
 
     @property
     def ended(self) -> bool:

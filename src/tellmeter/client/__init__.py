@@ -1,0 +1,1 @@
+"""CALL: the streaming client, for every endpoint that streams."""
