@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import MetricsConfig
 from .context import NO_TRACE, current_trace, enclosing, options_in_force, tags_in_force
@@ -14,7 +14,7 @@ from .failures import error_category
 from .guard import note
 from .pipeline import lifecycle
 from .prices import PriceBook
-from .records import AgentMetrics, StreamMetrics
+from .records import AgentMetrics, StreamMetrics, uuid7
 from .usage import Usage
 
 if TYPE_CHECKING:
@@ -38,6 +38,25 @@ class Target(Protocol):
     def count_stall(self, call: Call, stream_id: str) -> None:
         """Count that the provider of a call's running stream fell silent; never raises."""
 
+
+class CallSpan(Protocol):
+    """The span of a call in a trace. Nothing in it raises."""
+
+    def enter(self, call: Call) -> None:
+        """What runs from here on sends a request of the call."""
+
+    def leave(self) -> None:
+        """The request is answered, in the same context; more may follow."""
+
+    def asked(self, request: Any) -> None:
+        """Take note of the HTTP request whose answer counts, on the router thread."""
+
+    def end(self, call: Call, record: AgentMetrics | None) -> None:
+        """The record is made; None where none is."""
+
+
+new_span: Callable[[], CallSpan] | None = None
+"""Makes the span of a call that begins, where calls are traced (`telemetry.llm_spans`); never raises."""
 
 # Exceptions by the names in their MRO: no HTTP or async library is imported to recognise its own.
 _CANCELLED = frozenset({"CancelledError", "Cancelled", "GeneratorExit", "KeyboardInterrupt", "SystemExit"})
@@ -81,6 +100,8 @@ class Call:
     retry_delay_ms: float = 0.0
     status_code: int | None = None
     tags: Mapping[str, str] = {}
+    response_id: str | None = None
+    span: CallSpan | None = None
     attempts: tuple[str, ...] = ()  # the HTTP status or outcome of each, once the record is made and where it is known
     unpriced: bool = False  # the usage is unknown, and so is what it cost
     refused: bool = False  # the provider did nothing, and bills nothing, whatever the model costs
@@ -114,6 +135,8 @@ class Call:
         self._context_tags = tags_in_force.get()
         self._options = options_in_force.get()
         self._trace = current_trace() if "opentelemetry.trace" in sys.modules else NO_TRACE
+        if new_span is not None:
+            self.span = new_span()
         self._generation = lifecycle.forks
         self._first_token_at = 0
         self._ended_at = 0
@@ -155,7 +178,9 @@ class Call:
         except IndexError:
             return
         self.target.open_calls.pop(id(self), None)
-        self.recorded(None)
+        running, self.running = self.running, None
+        if running is not None:
+            running.leave()
 
     def is_recorded(self) -> bool:
         """Whether a record comes of it, as far as that can be told while it is in progress."""
@@ -188,7 +213,10 @@ class Call:
         self.target.count_stall(self, stream_id)
 
     def recorded(self, record: AgentMetrics | None) -> None:
-        """Tell of the end of a stream, now that its record is made; None where none is made."""
+        """Tell of the end of a call and its stream, now that its record is made; None where none is made."""
+        span, self.span = self.span, None
+        if span is not None:
+            span.end(self, record)
         running, self.running = self.running, None
         if running is None:
             return
@@ -296,11 +324,12 @@ class Call:
         )
 
     def _manual_stream(self, status: str) -> StreamMetrics | None:
-        if self.method != "stream":
+        if self.method != "stream" or not self.target.config.enable_streaming_metrics:
             return None
         duration = (self._ended_at - self.started) / 1e6
         first = (self._first_token_at - self.started) / 1e6 if self._first_token_at else None
         return StreamMetrics(
+            stream_id=self.stream_id or uuid7(),
             provider=self.provider or "unknown",
             model=self.model,
             start_time=self.wall * 1000.0,

@@ -281,7 +281,7 @@ class MetricsCollector:
                 continue
             record, attempts = found
             if self._tags or not self.config.enable_streaming_metrics or not self.config.enable_reliability_metrics:
-                record = self._configured(record)
+                record = self._configured(record, given=record is item)
             finished.append((record, attempts))
             if not self._selection.everything and (reason := self._selection.reason_to_drop(record)):
                 dropped[reason] += 1
@@ -313,12 +313,12 @@ class MetricsCollector:
         dropped["not_llm"] += 1
         return None
 
-    def _configured(self, record: AgentMetrics) -> AgentMetrics:
+    def _configured(self, record: AgentMetrics, given: bool) -> AgentMetrics:
         changes: dict[str, Any] = {}
         if self._tags:
             changes["tags"] = {**self._tags, **record.tags}
-        if record.stream is not None and not self.config.enable_streaming_metrics:
-            changes["stream"] = None
+        if given and record.stream is not None and not self.config.enable_streaming_metrics:
+            changes["stream"] = None  # a call has none, unless it was asked for closer to it
         if record.retry_delay_ms and not self.config.enable_reliability_metrics:
             changes["retry_delay_ms"] = 0.0
         return msgspec.structs.replace(record, **changes) if changes else record

@@ -43,7 +43,7 @@ def running_streams(calls: Iterable[Call], tags: Mapping[str, str]) -> list[Stre
     found = []
     for call in calls:
         try:
-            if call.meter is not None and call.is_recorded():
+            if call.meter is not None and call.meter.wanted and call.is_recorded():
                 found.append(report_of(call, call.meter, tags))
         except Exception as error:
             note("stream", error)

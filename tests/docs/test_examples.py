@@ -6,11 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
-import urllib.error
-import urllib.request
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
@@ -18,10 +13,9 @@ from tellmeter import SQLiteMetricsSink
 from tellmeter.simulator.server import SimulatorServer
 from tellmeter.simulator.traffic import Traffic
 from tests.support import otlp
-from tests.support.ports import free_port
+from tests.support.example_apps import EXAMPLES, served
 from tests.unit.sinks.made import run
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 TOKEN = "operator-canary"
 
 
@@ -39,64 +33,12 @@ def environment(simulator, **more):
 # ---------------------------------------------------------------------- fastapi_app.py
 
 
-class Served:
-    def __init__(self, port, process):
-        self.url = f"http://127.0.0.1:{port}"
-        self.process = process
-
-    def ask(self, method, path, body=None, **headers):
-        """Status, headers and text of an answer."""
-        data = None if body is None else json.dumps(body).encode()
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
-        if data is not None:
-            given["content-type"] = "application/json"
-        request = urllib.request.Request(self.url + path, data, given, method=method)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
-                return answer.status, answer.headers, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.headers, error.read().decode()
-
-    def get(self, path):
-        status, _, text = self.ask("GET", path)
-        assert status == 200, text
-        return json.loads(text)
-
-    @property
-    def kept(self):
-        return len(self.get("/metrics/recent"))
-
-
-@contextmanager
 def serving(simulator, folder, **more):
-    port = free_port()
-    log = folder / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [
-                *(sys.executable, "-W", "error", "-m", "uvicorn", "fastapi_app:app"),
-                *("--app-dir", EXAMPLES, "--port", str(port)),
-            ],
-            cwd=folder,
-            env=environment(simulator, **more),
-            stdout=output,
-            stderr=output,
-        )
-    served = Served(port, process)
-    try:
-        deadline = time.monotonic() + 60
-        while True:
-            try:
-                served.ask("GET", "/metrics/summary")
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < deadline, log.read_text("utf-8")
-                time.sleep(0.02)
-        yield served
-    finally:
-        process.kill()
-        process.wait(30)
+    return served("fastapi_app:app", environment(simulator, **more), folder)
+
+
+def kept(app):
+    return len(app.get("/metrics/recent"))
 
 
 def test_the_pages_show_the_calls_and_nothing_that_was_said(simulator, tmp_path):
@@ -148,10 +90,10 @@ def test_only_who_has_the_token_deletes(simulator, tmp_path):
             assert (status, sent["www-authenticate"]) == (401, "Bearer"), what
             assert TOKEN not in text
         assert app.ask("DELETE", f"/metrics?token={TOKEN}&access_token={TOKEN}")[0] == 401
-        assert app.kept == 1
+        assert kept(app) == 1
         status, _, text = app.ask("DELETE", "/metrics", authorization=f"Bearer {TOKEN}")
         assert (status, json.loads(text)) == (200, {"status": "cleared"})
-        assert app.kept == 0
+        assert kept(app) == 0
         assert "llm_requests_total{" in app.ask("GET", "/metrics")[2]  # counters go on
 
 
@@ -160,7 +102,7 @@ def test_without_a_token_nobody_deletes(simulator, tmp_path):
         app.ask("POST", "/ask", {"question": "Where is my parcel?"})
         for headers in ({}, {"authorization": "Bearer "}, {"authorization": "Bearer none"}):
             assert app.ask("DELETE", "/metrics", **headers)[0] == 404
-        assert app.kept == 1
+        assert kept(app) == 1
 
 
 def test_no_other_site_deletes_through_a_browser(simulator, tmp_path):
@@ -177,7 +119,7 @@ def test_no_other_site_deletes_through_a_browser(simulator, tmp_path):
             "OPTIONS", "/metrics", origin="https://other.example", Access_Control_Request_Method="DELETE"
         )
         assert not [name for name in headers if name.lower().startswith("access-control-")]
-        assert app.kept == 1
+        assert kept(app) == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGTERM")

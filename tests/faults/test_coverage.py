@@ -58,7 +58,6 @@ RULES = {
 }
 # What no test shows, with the reason.
 FAULTS_WITHOUT = {
-    23: "streams of other kinds are not metered yet; what a stream costs is measured in benchmarks/",
     29: "there is no free-threaded interpreter where these tests run",
 }
 RULES_WITHOUT = {

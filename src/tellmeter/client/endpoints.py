@@ -13,9 +13,10 @@ from ..sinks.sending.url import http_url, without_user
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """A provider's API. `keys` are the environment variables that its own SDK reads; "" is a base URL that differs."""
+    """A provider's API. `keys` and `url` are environment variables that its own SDK reads; "" is a URL that differs."""
 
     base_url: str = ""
+    url: str = ""
     keys: tuple[str, ...] = ()
     header: str = "authorization"
     scheme: str = "Bearer "
@@ -27,6 +28,7 @@ _NOWHERE = Endpoint()
 _ENDPOINTS = {
     "anthropic": Endpoint(
         base_url="https://api.anthropic.com",
+        url="ANTHROPIC_BASE_URL",
         keys=("ANTHROPIC_API_KEY",),
         header="x-api-key",
         scheme="",
@@ -53,7 +55,7 @@ _ENDPOINTS = {
     "moonshot_ai": Endpoint(base_url="https://api.moonshot.ai/v1", keys=("MOONSHOT_API_KEY",)),
     "nvidia": Endpoint(base_url="https://integrate.api.nvidia.com/v1", keys=("NVIDIA_API_KEY",)),
     "ollama": Endpoint(base_url="http://localhost:11434", keys=("OLLAMA_API_KEY",)),
-    "openai": Endpoint(base_url="https://api.openai.com/v1", keys=("OPENAI_API_KEY",)),
+    "openai": Endpoint(base_url="https://api.openai.com/v1", url="OPENAI_BASE_URL", keys=("OPENAI_API_KEY",)),
     "openrouter": Endpoint(base_url="https://openrouter.ai/api/v1", keys=("OPENROUTER_API_KEY",)),
     "perplexity": Endpoint(base_url="https://api.perplexity.ai", keys=("PERPLEXITY_API_KEY",)),
     "together_ai": Endpoint(base_url="https://api.together.xyz/v1", keys=("TOGETHER_API_KEY",)),
@@ -94,7 +96,7 @@ class Place:
             raise ConfigError(f"provider: it must be a name, not a {type(provider).__name__}")
         self.provider = _ALIASES.get(provider.strip().lower(), provider.strip())
         endpoint = _ENDPOINTS.get(self.provider, _NOWHERE)
-        base_url = base_url or endpoint.base_url
+        base_url = base_url or os.environ.get(endpoint.url, "").strip() or endpoint.base_url
         if not base_url:
             names = ", ".join(name for name, known in _ENDPOINTS.items() if known.base_url)
             raise ConfigError(f"provider {provider!r}: its base_url is needed; known without one are {names}")

@@ -63,7 +63,8 @@ class StreamEngine:
     Args:
         provider: a name of `gen_ai.provider.name`, or the usual one (`gemini`, `mistral`): base URL and key follow.
         api_key: without one, the provider's own environment variable (`OPENAI_API_KEY`); none at all for local servers.
-        base_url: where the paths of the streams begin, if it is not the provider's own.
+        base_url: where the paths of the streams begin; without it `OPENAI_BASE_URL` or `ANTHROPIC_BASE_URL` for those
+            two, else the provider's own.
         headers: of every request; they win over the engine's own.
         timeout: seconds to wait for a connection, and for the next bytes. A stream as a whole may take longer.
         enable_metrics: False makes neither records nor reports.

@@ -6,6 +6,7 @@ event loop that the stream was begun on, while that runs, and else on one of its
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
@@ -52,7 +53,7 @@ class _Lane:
         self._queue: deque[_Job | threading.Event] = deque()
         self._waiting: Counter[str] = Counter()  # by stream, until the function is done with it
         self._behind: set[tuple[int, str]] = set()  # by id of the function and stream, whose report of progress waits
-        self._on_loops: dict[Future[None], str] = {}
+        self._on_loops: dict[Future[None], tuple[Any, Any, list[_Job]]] = {}  # the loop, the coroutine, what it tells
         self._orders: dict[str, Any] = {}  # by stream, an asyncio.Lock: one report after the other
         self._lock = threading.RLock()  # never held while a function is called
         self._bell = Bell()
@@ -89,23 +90,33 @@ class _Lane:
     def _put_on(self, loop: Any, callback: Callback, report: StreamReport) -> bool:
         import asyncio
 
+        if not loop.is_running():  # nobody would call it, or some time or other
+            self._take_back()
+            return False
         order = self._orders.setdefault(report.stream_id, asyncio.Lock())
+        not_begun = [(callback, report)]  # whoever pops it calls the function
         begun = False
 
         async def told() -> None:
             nonlocal begun
             async with order:
+                if not not_begun:
+                    return
+                not_begun.pop()
                 begun = True
-                await _called(callback, report)
+                try:
+                    await _called(callback, report)
+                except asyncio.CancelledError:
+                    raise
+                except BaseException as error:  # SystemExit and the like would end the user's loop
+                    note("stream_callback", error)
 
         def ended(future: Future[None]) -> None:
             self._on_loops.pop(future, None)
-            if future.cancelled() and not begun:  # the loop was ended before its turn came
-                self._enqueue((callback, report))
-                return
-            if not future.cancelled() and (error := future.exception()) is not None:
-                note("stream_callback", error)
-            self._done(callback, report)
+            if begun:
+                self._done(callback, report)
+            else:  # the loop was ended before its turn came
+                self._move(not_begun)
 
         awaited = told()
         try:
@@ -113,8 +124,23 @@ class _Lane:
         except RuntimeError:  # it is closed
             awaited.close()
             return False
-        self._on_loops[future] = report.stream_id
+        self._on_loops[future] = (loop, awaited, not_begun)
         future.add_done_callback(ended)
+        return True
+
+    def _take_back(self) -> None:
+        """Have the lane's thread tell what waits for loops that stand still, and may never run again."""
+        for future, (loop, awaited, not_begun) in list(self._on_loops.items()):
+            if not loop.is_running() and self._move(not_begun):
+                self._on_loops.pop(future, None)
+                awaited.close()
+
+    def _move(self, not_begun: list[_Job]) -> bool:
+        try:
+            job = not_begun.pop()
+        except IndexError:
+            return False
+        self._enqueue(job)
         return True
 
     # ------------------------------------------------------------------ on a thread of the lane
@@ -175,12 +201,15 @@ class _Lane:
 
     def settle(self, deadline: float) -> None:
         """Wait until what is here now is told."""
+        self._take_back()
         reached = threading.Event()
         self._enqueue(reached)
         if self._bell.not_started:  # no thread is to be had any more
             while self._queue and time.monotonic() < deadline:
                 self._take()
-        reached.wait(max(0.0, deadline - time.monotonic()))
+        if not reached.wait(max(0.0, deadline - time.monotonic())):
+            with contextlib.suppress(ValueError):  # it was reached just now
+                self._queue.remove(reached)
         if not _inside_a_loop():  # which could not go on while it waits for itself
             wait(list(self._on_loops), max(0.0, deadline - time.monotonic()))
 

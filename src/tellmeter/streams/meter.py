@@ -148,6 +148,15 @@ class StreamMeter:
             finally:
                 self._lock.release()
 
+    def catch_up(self) -> None:
+        """Read the chunks that wait, after the other thread that may be at it."""
+        locked = self._lock.acquire(timeout=_LOCK_SECONDS)
+        try:
+            self._fold()
+        finally:
+            if locked:
+                self._lock.release()
+
     def _fold(self) -> None:
         # The stream may append meanwhile: times before their chunk, so that each chunk here has both of its times.
         number = len(self.chunks)

@@ -126,8 +126,7 @@ class Running:
             return 0
         if now >= self._due_progress:
             self._tell("stream.progress", now)
-            # What a late timer missed is left out: never sooner than the interval.
-            self._due_progress += ((now - self._due_progress) // self._interval + 1) * self._interval
+            self._due_progress = now + self._interval  # however late the timer was: never sooner than the interval
         return self._due_progress
 
     def _look_for_a_stall(self, call: Streamed, meter: StreamMeter, now: int) -> int:
@@ -151,10 +150,12 @@ class Running:
             call, meter = self._call, self._meter
             self.over = True
             self._call = self._meter = None
-            if call is None or meter is None or (stream is None and not self._sent):
-                return  # the last report was made, or it was no LLM call after all
+            if call is None or meter is None:
+                return  # the last report was made
             if stream is None:
-                provider, model = self._who
+                if not self._who[0] and not call.is_recorded():
+                    return
+                provider, model = call.live()[:2]
                 stream = meter.snapshot(now=clock(), status=status, provider=provider, model=model, last_error=error)
             tags = call.live_tags()
             begun = msgspec.structs.replace(stream, status="streaming", error_count=0, last_error=None)
@@ -169,6 +170,14 @@ class Running:
                 final["window_bytes_per_second"] = (stream.bytes_received - self._mark.bytes) / seconds
                 final["window_chunks_per_second"] = (stream.chunks_received - self._mark.events) / seconds
             self._send("stream.error" if stream.status == "error" else "stream.complete", stream, **final)
+
+    def leave(self) -> None:
+        """What it was of is counted elsewhere: there is no end to tell of, but to who was told of something."""
+        if self._sent:
+            self.end(None, "completed", None)
+        with self._lock:
+            self.over = True
+            self._call = self._meter = None
 
     # ------------------------------------------------------------------ telling
 

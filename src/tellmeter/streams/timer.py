@@ -14,6 +14,7 @@ from ..pipeline.bell import Bell
 from .running import Running
 
 _NEVER = 2**63
+_CROWD = 1024  # streams that ended long before they are due are let go when so many more are there
 _FORK_SECONDS = 1.0  # a look takes microseconds
 
 clock = time.perf_counter_ns
@@ -29,6 +30,7 @@ class Timer:
     def _begin(self) -> None:
         self._new: deque[Running] = deque()
         self._heap: list[tuple[int, int, Running]] = []  # due, a number that tells equals apart
+        self._crowded = _CROWD
         self._numbers = itertools.count()
         self._bell = Bell()
         self._wakes_at = 0  # while it is awake, it sees what is new by itself
@@ -39,7 +41,7 @@ class Timer:
         running.due = due
         self._new.append(running)
         bell = self._bell
-        if due >= self._wakes_at and not bell.not_started:
+        if due >= self._wakes_at and not bell.not_started and len(self._new) % _CROWD:
             return
         try:
             bell.not_started.pop()
@@ -65,6 +67,10 @@ class Timer:
         while self._new:
             running = self._new.popleft()
             heapq.heappush(heap, (running.due, next(self._numbers), running))
+        if len(heap) > self._crowded:
+            heap[:] = [one for one in heap if not one[2].over]
+            heapq.heapify(heap)
+            self._crowded = 2 * len(heap) + _CROWD
         while heap and heap[0][0] <= now:
             due, _, running = heapq.heappop(heap)
             if running.over or due != running.due:

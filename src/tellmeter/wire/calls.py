@@ -95,6 +95,8 @@ class WireCall(Call):
         """Read the bytes and make the record; None for what turns out to be no LLM call."""
         try:
             self.attempts = tuple(exchange.outcome for exchange in self.exchanges)
+            if self.span is not None:
+                self.span.asked(self.exchanges[-1].request)
             return self._read(self.exchanges[-1])
         finally:
             self.exchanges = []  # they refer back to the call: leave no cycle to the garbage collector
@@ -106,7 +108,7 @@ class WireCall(Call):
                 return None
             count("request_unreadable", self.provider)
         if last.meter is not None and not last.ending:
-            last.meter.finish()  # the process ends before its stream
+            last.meter.finish(self._ended_at)  # the process ends before its stream
         answer = self._read_answer(last)
         if self.format.read_headers is not None:
             self.format.read_headers(answer, last.headers.get)
@@ -149,6 +151,9 @@ class WireCall(Call):
         if last.meter is None and last.body and self.format.begins_stream(last.body):
             # The application read a whole stream at once: one chunk, at the end.
             last.meter = StreamMeter(self.format.new_reader(), self.started, self.wall)
+            self.watch(last.meter)
+            if self.running is not None:
+                self.running.over = True  # there is an end to tell of, and nothing before
             last.meter.take(last.body, last.sent, last.done)
             last.meter.finish()
         if last.meter is not None:
@@ -162,6 +167,7 @@ class WireCall(Call):
         self.method = "stream" if streamed else "embed" if self.operation == "embeddings" else "generate"
         self.status_code = last.status_code
         self.response_model = answer.response_model
+        self.response_id = answer.response_id
         self.finish_reason = answer.finish_reason
         self.tools_used = answer.tools
         self.request_id = next(filter(None, map(last.headers.get, _REQUEST_ID_HEADERS)), answer.response_id)

@@ -162,7 +162,7 @@ class Exchange:
         if self.ending:
             return
         if self.meter is not None:
-            self.meter.fold()
+            self.meter.catch_up()
             if self.meter.reader.done:  # type: ignore[attr-defined]  # every format's reader has it
                 self.ended("completed")
                 return

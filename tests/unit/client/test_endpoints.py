@@ -115,3 +115,12 @@ def test_the_key_is_in_no_repr():
 
 def test_unknown_hosts_are_nobodys():
     assert provider_of(place(base_url="http://127.0.0.1:9").host, 9, {}, "", "") == UNKNOWN
+
+
+def test_the_base_url_may_come_from_the_sdks_own_variable(monkeypatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", " https://proxy.example/v1/ ")
+    monkeypatch.setenv("ANTHROPIC_BASE_URL", "")
+    assert place("openai").base_url == "https://proxy.example/v1"
+    assert place("openai", base_url="https://mine.example").base_url == "https://mine.example"
+    assert place("anthropic").base_url == "https://api.anthropic.com"
+    assert place("groq").base_url == "https://api.groq.com/openai/v1"

@@ -53,7 +53,7 @@ def test_a_report_at_each_interval_and_never_sooner(told: Told) -> None:
     assert one.look(start) == start + 100 * MS
     assert one.look(start + 60 * MS) == start + 100 * MS
     callbacks.settle(time.monotonic() + 30)
-    assert one.look(start + 350 * MS) == start + 400 * MS  # a timer that was late: what it missed is left out
+    assert one.look(start + 350 * MS) == start + 450 * MS  # a timer that was late: what it missed is left out
     assert told.events == ["progress", "progress"]
     ended(one, meter)
     assert told.events == ["progress", "progress", "complete"]
@@ -279,3 +279,22 @@ def every_lane_is_empty() -> Iterator[None]:
     yield
     callbacks.settle(time.monotonic() + 30)
     assert all(not lane._waiting and not lane._orders for lane in callbacks._lanes.values())
+
+
+def test_a_call_that_the_hand_off_refused_has_its_report(told: Told) -> None:
+    """Nobody had looked at the stream yet, and no record tells whose it was."""
+    one, meter, _ = stream(callback=told)
+    meter.finish(time.perf_counter_ns())
+    one.end(None, "closed_early", None)
+    assert told.events == ["complete"]
+    assert (told[0].provider, told[0].model, told[0].status) == ("openai", "m", "closed_early")
+
+
+@pytest.mark.parametrize("told_before", [True, False])
+def test_what_is_counted_elsewhere_ends_in_silence_unless_it_was_told_of(told: Told, told_before: bool) -> None:
+    one, meter, _ = stream(callback=told, interval_ms=1)
+    if told_before:
+        one.look(one._due_progress)
+    one.leave()
+    assert one.look(meter.started + 10**12) == 0
+    assert told.events == (["progress", "complete"] if told_before else [])
