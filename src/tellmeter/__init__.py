@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .call import Call
+    from .client.chunks import parse_chunk
+    from .client.engine import StreamEngine
     from .collector import MetricsCollector
     from .config import MetricsConfig, MetricsFilter
     from .context import tags
-    from .errors import ConfigError, MetricError, MissingExtra, SchemaTooNew, StoreError, TellmeterError
+    from .errors import (
+        ConfigError,
+        MetricError,
+        MissingExtra,
+        SchemaTooNew,
+        StoreError,
+        StreamEngineError,
+        TellmeterError,
+    )
     from .instruments.activity import monitor_resource, track_active
     from .instruments.caches import cache_metrics
     from .instruments.calls import meter_call
@@ -32,6 +42,7 @@ if TYPE_CHECKING:
     from .instruments.http import MetricsMiddleware
     from .instruments.llm import track_llm_usage
     from .instruments.logs import JSONFormatter, TextFormatter, configure_logging, get_logger
+    from .instruments.streams import meter_stream
     from .instruments.system import SystemMetrics, track_system
     from .instruments.tracking import track_metrics
     from .pipeline.ledger import CollectorStats, FlushReport, SinkStats
@@ -60,7 +71,11 @@ if TYPE_CHECKING:
     from .sinks.parquet import ParquetMetricsSink
     from .sinks.postgresql import PostgreSQLMetricsSink
     from .sinks.sqlite import SQLiteMetricsSink
+    from .streams.events import on
+    from .streams.options import StreamOptions, stream_options
+    from .streams.report import StreamReport
     from .wire.hooks import instrument, uninstrument
+    from .wire.pieces import StreamChunk
 
 __version__ = "0.1.0"
 
@@ -109,7 +124,12 @@ _WHERE = {
     "Secret": "secret",
     "SinkStats": "pipeline.ledger",
     "StoreError": "errors",
+    "StreamChunk": "wire.pieces",
+    "StreamEngine": "client.engine",
+    "StreamEngineError": "errors",
     "StreamMetrics": "records",
+    "StreamOptions": "streams.options",
+    "StreamReport": "streams.report",
     "SystemMetrics": "instruments.system",
     "TellmeterError": "errors",
     "TextFormatter": "instruments.logs",
@@ -132,10 +152,14 @@ _WHERE = {
     "log_histogram": "instruments.functions",
     "measure_latency": "instruments.durations",
     "meter_call": "instruments.calls",
+    "meter_stream": "instruments.streams",
     "monitor_resource": "instruments.activity",
     "observe_histogram": "instruments.functions",
+    "on": "streams.events",
+    "parse_chunk": "client.chunks",
     "set_gauge": "instruments.functions",
     "start_metrics_server": "serve.server",
+    "stream_options": "streams.options",
     "tags": "context",
     "time_operation": "instruments.durations",
     "timeit": "instruments.functions",
@@ -191,7 +215,12 @@ __all__ = [
     "Secret",
     "SinkStats",
     "StoreError",
+    "StreamChunk",
+    "StreamEngine",
+    "StreamEngineError",
     "StreamMetrics",
+    "StreamOptions",
+    "StreamReport",
     "SystemMetrics",
     "TellmeterError",
     "TextFormatter",
@@ -214,10 +243,14 @@ __all__ = [
     "log_histogram",
     "measure_latency",
     "meter_call",
+    "meter_stream",
     "monitor_resource",
     "observe_histogram",
+    "on",
+    "parse_chunk",
     "set_gauge",
     "start_metrics_server",
+    "stream_options",
     "tags",
     "time_operation",
     "timeit",

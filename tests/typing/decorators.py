@@ -14,6 +14,9 @@ from tellmeter.instruments.functions import increment_counter, observe_histogram
 from tellmeter.instruments.instrument import Instrument
 from tellmeter.instruments.tracking import track_metrics
 from tellmeter.instruments.wrapping import Observation, wrapped
+from tellmeter.telemetry.decorators import trace_method, trace_operation
+from tellmeter.telemetry.noop import Span
+from tellmeter.telemetry.tracing import start_span
 
 
 @track_metrics
@@ -61,7 +64,21 @@ def query(sql: str) -> list[str]:
     return [sql]
 
 
+@trace_operation
+async def traced(number: int) -> float:
+    return number / 2
+
+
+@trace_operation(name="database_query", kind="client", record_args=True)
+def traced_query(sql: str) -> list[str]:
+    return [sql]
+
+
 class Service:
+    @trace_method
+    def traced(self, number: int) -> str:
+        return str(number)
+
     @track_metrics
     def method(self, number: int) -> str:
         return str(number)
@@ -104,6 +121,8 @@ assert_type(called(1, "x"), bytes)
 assert_type(generated(1), Generator[int, str, bool])
 assert_type(streamed(), AsyncIterator[str])
 assert_type(query(""), list[str])
+assert_type(traced_query(""), list[str])
+assert_type(Service().traced(1), str)
 assert_type(Service().method(1), str)
 assert_type(Service.made(1), Service)
 assert_type(Service.made_again(1), Service)
@@ -115,6 +134,7 @@ assert_type(time_operation("x"), Instrument)
 bare("1")  # type: ignore[arg-type]
 bare(number=1)  # type: ignore[call-arg]
 called(1, 2)  # type: ignore[arg-type]
+traced_query(1)  # type: ignore[arg-type]
 generated("1")  # type: ignore[arg-type]
 Service().method("1")  # type: ignore[arg-type]
 Service.made("1")  # type: ignore[arg-type]
@@ -127,6 +147,7 @@ set_gauge("x")  # type: ignore[call-arg]
 
 async def awaited() -> None:
     assert_type(await stacked(1), float)
+    assert_type(await traced(1), float)
     assert_type(await process_data({}), None)
     assert_type(await cached(""), tuple[list[float], bool])
     assert_type(await Service().coroutine(1), str)
@@ -138,3 +159,7 @@ async def blocks() -> None:
         assert_type(active, Instrument)
     async with time_operation("a_seconds", labels={"query_type": "select"}), monitor_resource("db") as used:
         assert_type(used, Instrument)
+    async with start_span("a") as span:
+        assert_type(span, Span)
+    with start_span("a", kind="client", attributes={"b": 1}) as span:
+        span.set_attribute("c", 2)

@@ -24,6 +24,7 @@ from tellmeter import (
     configure,
     counts,
     instrument,
+    stream_options,
     tags,
     uninstrument,
 )
@@ -316,6 +317,7 @@ def test_a_generator_is_a_stream_with_its_last_usage(collector: MetricsCollector
     assert (record.method, record.status, record.model, record.finish_reason) == ("stream", "success", "gpt-4o", "stop")
     assert (record.input_tokens, record.output_tokens) == (1000, 500)
     assert record.stream.status == "completed" and record.stream.output_tokens == 500
+    assert (record.stream.chunks_received, record.stream.bytes_received) == (3, 1)
     assert record.ttft_ms is not None and record.cost_usd
 
 
@@ -419,6 +421,31 @@ def test_a_returned_stream_that_nobody_saw_is_unchanged_and_its_usage_unknown(co
     record = only(collector)
     assert (record.input_tokens, record.cost_usd, record.status) == (0, None, "success")
     assert next(made) is CHUNKS[0]
+
+
+def test_a_stream_is_watched_while_it_runs(collector: MetricsCollector) -> None:
+    told: list[Any] = []
+    stalled = threading.Event()
+
+    @track_llm_usage("own", "m")
+    def ask() -> Iterator[str]:
+        yield "a"
+        assert [(one.chunks_received, one.waiting_for) for one in collector.active_streams()] == [(1, "provider")]
+        assert stalled.wait(30)
+        yield "b"
+
+    def tell(report: Any) -> None:
+        told.append(report)
+        if report.event == "stream.stall":
+            stalled.set()
+
+    with stream_options(callback=tell, stall_after_ms=1, interval=0):
+        assert list(ask()) == ["a", "b"]
+    record = only(collector)
+    collector.flush_sync()
+    assert [report.event for report in told] == ["stream.first_token", "stream.stall", "stream.complete"]
+    assert told[-1].stream_id == record.stream.stream_id and record.stream.stalls == 1
+    assert record.stream.provider_wait_ms + record.stream.consumer_wait_ms <= record.latency_ms
 
 
 # ---------------------------------------------------------------------- as a block
@@ -853,7 +880,7 @@ def test_openai(collector: MetricsCollector, server: SimulatorServer, on_the_wir
     found.append(ask().usage)
     found.append(list(stream_chat())[-1].usage)
     asyncio.run(main())
-    check(collector, found, "openai", on_the_wire)
+    check(collector, found, "openai")
 
 
 @pytest.mark.sdk
@@ -898,10 +925,10 @@ def test_anthropic(collector: MetricsCollector, server: SimulatorServer, on_the_
         )
     )
     asyncio.run(main())
-    check(collector, found, "anthropic", on_the_wire)
+    check(collector, found, "anthropic")
 
 
-def check(collector: MetricsCollector, found: list[Any], provider: str, on_the_wire: bool) -> None:
+def check(collector: MetricsCollector, found: list[Any], provider: str) -> None:
     made = records(collector)
     assert len(made) == len(found)
     for record, usage in zip(made, found, strict=True):
@@ -914,8 +941,7 @@ def check(collector: MetricsCollector, found: list[Any], provider: str, on_the_w
         assert record.cost_usd and record.finish_reason and record.request_id and record.response_model
         assert record.tags == {"by": "label"}
         if record.method == "stream":
-            assert record.ttft_ms is not None
-            assert (record.stream.chunks_received > 0) is on_the_wire
+            assert record.ttft_ms is not None and record.stream.bytes_received > record.stream.chunks_received > 0
     assert {record.method for record in made} == {"generate", "stream"}
 
 
