@@ -10,11 +10,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from operator import sub
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ..counts import count
 from ..records import StreamMetrics, uuid7
 from .gaps import Gaps
+from .report import StreamReport
 from .tokens import estimated_tokens
 
 # How much is folded at a time once the first token is there. A fold runs on cold code and costs about as much whatever
@@ -23,6 +24,8 @@ FOLD_CHUNKS = 32
 FOLD_BYTES = 8192
 RAW_BYTES = 1 << 20
 """Of a stream's raw chunks, where they are asked for; the rest is counted."""
+
+M = TypeVar("M", bound=StreamMetrics)
 
 _LOCK_SECONDS = 1.0  # another thread that reads the stream takes microseconds
 _MS = 1e6  # nanoseconds in a millisecond
@@ -247,15 +250,25 @@ class StreamMeter:
             return 0, wait
         return (wait, max(0, since - self.last_arrival) if self.last_arrival else 0) if who else (0, 0)
 
-    def look(self, now: int, since: Mark | None = None, **known: Any) -> tuple[StreamMetrics, Mark, str, int]:
-        """What is known of the running stream at `now`, the mark of this moment, and `waiting()`."""
+    def look(self, now: int, since: Mark | None = None, **known: Any) -> tuple[StreamReport, Mark]:
+        """What is known of the running stream at `now`, and the mark of this moment."""
         locked = self._lock.acquire(timeout=_LOCK_SECONDS)
         try:
             self._fold()
             who, began = self.waiting()
-            status = "streaming" if self.first_chunk else "pending"
-            seen = self.snapshot(now=now, status=status, since=since, waiting=(who, began), **known)
-            return seen, Mark(now, self.bytes, self.reader.events), who, began
+            wait = max(0, now - began)
+            seen = self.snapshot(
+                now=now,
+                status="streaming" if self.first_chunk else "pending",
+                since=since,
+                waiting=(who, began),
+                kind=StreamReport,
+                waiting_for=who,
+                waiting_ms=wait / _MS,
+                stalled=who == "provider" and 0 < self.stall_after <= wait,
+                **known,
+            )
+            return seen, Mark(now, self.bytes, self.reader.events)
         finally:
             if locked:
                 self._lock.release()
@@ -271,8 +284,13 @@ class StreamMeter:
         last_error: str | None = None,
         since: Mark | None = None,
         waiting: tuple[str, int] = ("", 0),
-    ) -> StreamMetrics:
-        """What is known at `now` (`time.perf_counter_ns`); `output_tokens` are the provider's where it said."""
+        kind: Callable[..., M] = StreamMetrics,  # type: ignore[assignment]  # a default for a type variable
+        **more: Any,
+    ) -> M:
+        """What is known at `now` (`time.perf_counter_ns`); `output_tokens` are the provider's where it said.
+
+        `more` are fields of a `kind` that has more of them.
+        """
         duration = max(0, now - self.started)
         seconds = duration / 1e9
         events = self.reader.events
@@ -281,7 +299,7 @@ class StreamMeter:
         window = max(0, now - since.at) / 1e9 if since is not None else seconds
         seen_bytes, seen_events = (since.bytes, since.events) if since is not None else (0, 0)
         provider_now, consumer_now = self._waits_until(now, *waiting)
-        return StreamMetrics(
+        return kind(
             stream_id=self.stream_id,
             provider=provider,
             model=model,
@@ -309,6 +327,7 @@ class StreamMeter:
             error_count=1 if last_error else 0,
             last_error=last_error,
             status=status,
+            **more,
         )
 
     @property

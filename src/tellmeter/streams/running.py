@@ -161,7 +161,7 @@ class Running:
             begun = msgspec.structs.replace(stream, status="streaming", error_count=0, last_error=None)
             for event in ("stream.start", *(["stream.first_token"] if meter.first_token else [])):
                 if event not in self._told:  # it was over before anybody looked
-                    self._send(event, begun, tags=tags)
+                    self._tell_of(event, begun, tags=tags)
             final: dict[str, Any] = {"tags": tags, "stalled": meter.ended_stalled}
             if meter.raw is not None:
                 final["raw_chunks"] = tuple(meter.raw)
@@ -169,7 +169,7 @@ class Running:
             if self._mark is not None and seconds > 0:
                 final["window_bytes_per_second"] = (stream.bytes_received - self._mark.bytes) / seconds
                 final["window_chunks_per_second"] = (stream.chunks_received - self._mark.events) / seconds
-            self._send("stream.error" if stream.status == "error" else "stream.complete", stream, **final)
+            self._tell_of("stream.error" if stream.status == "error" else "stream.complete", stream, **final)
 
     def leave(self) -> None:
         """What it was of is counted elsewhere: there is no end to tell of, but to who was told of something."""
@@ -190,39 +190,28 @@ class Running:
         meter, call = self._meter, self._call
         if meter is None or call is None or not self.is_told(event):
             return
-        seen, mark, more = _look(meter, now, self._mark, self._who)
+        provider, model = self._who
+        report, mark = meter.look(now, self._mark, provider=provider, model=model, event=event, tags=call.live_tags())
         if event == "stream.progress":
             self._mark = mark
-        self._send(event, seen, tags=call.live_tags(), **more)
+        self._send(report)
 
-    def _send(self, event: str, seen: StreamMetrics, **more: Any) -> None:
-        own = [self._callback] if self._callback is not None and event != "stream.start" else []
-        told = (*own, *handlers_of(event))
-        if not told:
-            return
+    def _tell_of(self, event: str, seen: StreamMetrics, **more: Any) -> None:
+        if self.is_told(event):
+            known = {name: getattr(seen, name) for name in StreamMetrics.__struct_fields__}
+            self._send(StreamReport(**{**known, **more, "event": event}))
+
+    def _send(self, report: StreamReport) -> None:
         self._sent = True
-        report = StreamReport(**{**_values(seen), **more, "event": event})
-        for callback in told:
+        own = [self._callback] if self._callback is not None and report.event != "stream.start" else []
+        for callback in (*own, *handlers_of(report.event)):
             tell(callback, report, self._loop)
 
 
 def report_of(call: Streamed, meter: StreamMeter, tags: Mapping[str, str]) -> StreamReport:
     """What is known now of a running stream; `tags` are those under the call's own."""
-    seen, _, more = _look(meter, clock(), None, call.live()[:2])
-    return StreamReport(**{**_values(seen), **more, "tags": {**tags, **call.live_tags()}})
-
-
-def _look(
-    meter: StreamMeter, now: int, since: Mark | None, who: tuple[str, str]
-) -> tuple[StreamMetrics, Mark, dict[str, Any]]:
-    seen, mark, waiting_for, began = meter.look(now, since, provider=who[0], model=who[1])
-    wait = max(0, now - began)
-    stalled = waiting_for == "provider" and 0 < meter.stall_after <= wait
-    return seen, mark, {"waiting_for": waiting_for, "waiting_ms": wait / _MS, "stalled": stalled}
-
-
-def _values(seen: StreamMetrics) -> dict[str, Any]:
-    return {name: getattr(seen, name) for name in StreamMetrics.__struct_fields__}
+    provider, model, _ = call.live()
+    return meter.look(clock(), provider=provider, model=model, tags={**tags, **call.live_tags()})[0]
 
 
 def _running_loop() -> Any:

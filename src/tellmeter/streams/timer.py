@@ -15,6 +15,7 @@ from .running import Running
 
 _NEVER = 2**63
 _CROWD = 1024  # streams that ended long before they are due are let go when so many more are there
+_TICK = 10_000_000  # nanoseconds: what is due within it is looked at together, one waking for many streams
 _FORK_SECONDS = 1.0  # a look takes microseconds
 
 clock = time.perf_counter_ns
@@ -57,7 +58,7 @@ class Timer:
         while bell is self._bell:
             with self._looking:
                 self._turn(clock())
-            self._wakes_at = self._heap[0][0] if self._heap else _NEVER
+            self._wakes_at = max(self._heap[0][0], clock() + _TICK) if self._heap else _NEVER
             if not self._new:  # asked after the time is up: who appends later sees it
                 bell.wait(max(0.0, (self._wakes_at - clock()) / 1e9) if self._heap else -1.0)
             self._wakes_at = 0

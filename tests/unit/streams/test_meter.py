@@ -121,9 +121,10 @@ def test_a_silence_is_a_stall_whether_it_ended_or_not() -> None:
     meter.take(b"c", 0, 150 * MS)  # before the first chunk, too
     meter.take(b"c", 400 * MS, 420 * MS)  # the consumer's silence is none
     meter.times.append(500 * MS)
-    seen, _, who, since = meter.look(550 * MS)
-    assert (seen.stalls, who, since) == (1, "provider", 500 * MS)
-    seen, _, _, _ = meter.look(600 * MS)
+    seen, _ = meter.look(550 * MS)
+    assert (seen.stalls, seen.waiting_for, seen.waiting_ms, seen.stalled) == (1, "provider", 50.0, False)
+    seen, _ = meter.look(600 * MS)
+    assert seen.stalled
     assert (seen.stalls, seen.max_gap_ms, seen.provider_wait_ms, seen.consumer_wait_ms) == (2, 100.0, 270.0, 330.0)
     meter.finish(700 * MS)
     ended = meter.snapshot(now=700 * MS, status="error")
@@ -149,9 +150,9 @@ def test_a_consumer_that_never_comes_back_is_waited_for() -> None:
 def test_rates_since_the_last_look() -> None:
     meter = StreamMeter(Bytes(), started=0, wall=0.0)
     meter.take(b"c" * 10, 0, 500 * MS)
-    first, mark, _, _ = meter.look(1000 * MS)
+    first, mark = meter.look(1000 * MS)
     meter.take(b"c" * 30, 1000 * MS, 1200 * MS)
-    second, _, _, _ = meter.look(1500 * MS, mark)
+    second, _ = meter.look(1500 * MS, mark)
     assert (first.window_bytes_per_second, first.bytes_per_second) == (10.0, 10.0)
     assert (second.window_bytes_per_second, second.window_chunks_per_second) == (60.0, 60.0)
     assert round(second.bytes_per_second, 3) == 26.667
@@ -189,8 +190,8 @@ def test_others_may_look_while_it_runs() -> None:
 
     def look() -> None:
         while not stop.is_set():
-            seen, mark, who, _ = meter.look(time.perf_counter_ns())
-            assert seen.bytes_received == mark.bytes and who in ("provider", "consumer")
+            seen, mark = meter.look(time.perf_counter_ns())
+            assert seen.bytes_received == mark.bytes and seen.waiting_for in ("provider", "consumer")
 
     lookers = [threading.Thread(target=look) for _ in range(3)]
     for one in lookers:
