@@ -25,6 +25,7 @@ import time
 from pathlib import Path
 
 from _delivery import CountingSink
+from _lateness import heartbeats, milliseconds
 from delivery import logging_to
 
 from tellmeter import (
@@ -40,7 +41,6 @@ SECONDS = 3.0
 WARM_UP = 0.5
 COROUTINES = 1000
 RATES = (4_000, 40_000)
-BEAT = 0.001
 WANTED = 2.0  # milliseconds
 
 
@@ -123,7 +123,6 @@ SCENARIOS = {
 async def load(act, rate) -> tuple[list[float], float]:
     """How late each beat was (seconds), and how many times a second all coroutines together acted, of `rate`."""
     period = COROUTINES / rate
-    late: list[float] = []
     acted = 0
     loop = asyncio.get_running_loop()
     begin = loop.time() + WARM_UP
@@ -138,14 +137,9 @@ async def load(act, rate) -> tuple[list[float], float]:
             acted += due >= begin
             due = max(due + period, loop.time())  # who is late skips no turn and makes none up
 
-    async def heart():
-        while (asked := loop.time()) < end:
-            await asyncio.sleep(BEAT)
-            if asked >= begin:
-                late.append(loop.time() - asked - BEAT)
-
-    await asyncio.gather(heart(), *(coroutine(number) for number in range(COROUTINES)))
-    return late, acted / SECONDS
+    beats = asyncio.create_task(heartbeats(begin, end))
+    await asyncio.gather(beats, *(coroutine(number) for number in range(COROUTINES)))
+    return beats.result(), acted / SECONDS
 
 
 def measure(scenario, asked) -> dict[str, float]:
@@ -154,14 +148,7 @@ def measure(scenario, asked) -> dict[str, float]:
         cpu = time.process_time()
         late, rate = asyncio.run(load(act, asked))
         cpu = time.process_time() - cpu
-    centiles = statistics.quantiles(late, n=100)
-    return {
-        "p50": centiles[49] * 1e3,
-        "p99": centiles[98] * 1e3,
-        "max": max(late) * 1e3,
-        "rate": rate,
-        "cores": cpu / (SECONDS + WARM_UP),
-    }
+    return {**milliseconds(late), "rate": rate, "cores": cpu / (SECONDS + WARM_UP)}
 
 
 def report(asked, found) -> None:
