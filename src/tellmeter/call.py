@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .config import MetricsConfig
-from .context import NO_TRACE, current_trace, enclosing, options_in_force, tags_in_force
+from .context import NO_TRACE, current_trace, enclosing, options_in_force, propagated, tags_in_force
 from .failures import error_category
 from .guard import note
 from .pipeline import lifecycle
@@ -58,6 +58,17 @@ class CallSpan(Protocol):
 new_span: Callable[[], CallSpan] | None = None
 """Makes the span of a call that begins, where calls are traced (`telemetry.llm_spans`); never raises."""
 
+
+class CallSighting(Protocol):
+    """What is known of a call, for whoever else is told of calls and must not count it twice. Nothing in it raises."""
+
+    def end(self, call: Call, record: AgentMetrics | None) -> None:
+        """The record is made; None where none is."""
+
+
+see_call: Callable[[Call], CallSighting] | None = None
+"""Notes a call that begins, where spans of others become calls (`telemetry.span_processor`); never raises."""
+
 # Exceptions by the names in their MRO: no HTTP or async library is imported to recognise its own.
 _CANCELLED = frozenset({"CancelledError", "Cancelled", "GeneratorExit", "KeyboardInterrupt", "SystemExit"})
 _TIMEOUT = frozenset({"TimeoutError", "TimeoutException", "APITimeoutError", "Timeout"})
@@ -102,6 +113,7 @@ class Call:
     tags: Mapping[str, str] = {}
     response_id: str | None = None
     span: CallSpan | None = None
+    sighting: CallSighting | None = None
     attempts: tuple[str, ...] = ()  # the HTTP status or outcome of each, once the record is made and where it is known
     unpriced: bool = False  # the usage is unknown, and so is what it cost
     refused: bool = False  # the provider did nothing, and bills nothing, whatever the model costs
@@ -134,9 +146,12 @@ class Call:
         # the processor's caches; hence the context variable itself, and no look at a trace where nobody traces.
         self._context_tags = tags_in_force.get()
         self._options = options_in_force.get()
-        self._trace = current_trace() if "opentelemetry.trace" in sys.modules else NO_TRACE
+        traced = "opentelemetry.trace" in sys.modules or propagated.get() is not None
+        self._trace = current_trace() if traced else NO_TRACE
         if new_span is not None:
             self.span = new_span()
+        if see_call is not None:
+            self.sighting = see_call(self)
         self._generation = lifecycle.forks
         self._first_token_at = 0
         self._ended_at = 0
@@ -178,6 +193,7 @@ class Call:
         except IndexError:
             return
         self.target.open_calls.pop(id(self), None)
+        self.sighting = None
         running, self.running = self.running, None
         if running is not None:
             running.leave()
@@ -217,6 +233,9 @@ class Call:
         span, self.span = self.span, None
         if span is not None:
             span.end(self, record)
+        sighting, self.sighting = self.sighting, None
+        if sighting is not None:
+            sighting.end(self, record)
         running, self.running = self.running, None
         if running is None:
             return

@@ -141,8 +141,9 @@ class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True):
         Reads `TELLMETER_<FIELD>` (as `TELLMETER_BATCH_SIZE=500`) and, after it, the names that the setup guide used:
         METRICS_ENABLED, METRICS_BATCH_SIZE, METRICS_BATCH_TIMEOUT, ENABLE_STREAMING_METRICS,
         ENABLE_RELIABILITY_METRICS, ENABLE_COST_TRACKING, REQUEST_SAMPLING_RATE, STREAMING_SAMPLING_RATE,
-        ERROR_SAMPLING_RATE. Mappings are written `name=value,name=value`. An unknown `TELLMETER_*` variable is a
-        warning, a bad value a `ConfigError` that names it.
+        ERROR_SAMPLING_RATE, and METRICS_SAMPLE_RATE for REQUEST_SAMPLING_RATE. Mappings are written
+        `name=value,name=value`. An unknown `TELLMETER_*` variable is a warning, a bad value a `ConfigError` that names
+        it.
         """
         env = os.environ if environ is None else environ
         values: dict[str, Any] = {}
@@ -276,6 +277,8 @@ _GUIDE_NAMES = {
 SOURCES: dict[str, tuple[str, ...]] = {
     name: (f"TELLMETER_{name.upper()}", *([_GUIDE_NAMES[name]] if name in _GUIDE_NAMES else [])) for name in _PARSERS
 }
+# The telemetry guide's: here it thins out records, never counts.
+SOURCES["request_sampling_rate"] += ("METRICS_SAMPLE_RATE",)
 SINKS_VARIABLE = "TELLMETER_SINKS"
 STORE_VARIABLE = "TELLMETER_STORE"
 RUN_VARIABLE = "TELLMETER_RUN_DIR"

@@ -6,7 +6,7 @@ import contextvars
 import sys
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from .cleaning import clean_tags
 
@@ -18,6 +18,9 @@ suppression: contextvars.ContextVar[bool] = contextvars.ContextVar("tellmeter_su
 
 # What is said of the streams that begin in the running code: a `streams.options.StreamOptions`.
 options_in_force: contextvars.ContextVar[Any] = contextvars.ContextVar("tellmeter_stream_options", default=None)
+
+# What a caller sent along, where there is no OpenTelemetry to keep it: a `telemetry.noop.Context`.
+propagated: contextvars.ContextVar[Any] = contextvars.ContextVar("tellmeter_propagated", default=None)
 
 
 class Enclosing(Protocol):
@@ -94,10 +97,11 @@ NO_TRACE = Trace()
 
 
 def current_trace() -> Trace:
-    """The ids of the current OpenTelemetry span; nothing where OpenTelemetry is not in use."""
+    """The ids of the current OpenTelemetry span; without OpenTelemetry, those that a caller sent along, if any."""
     api = sys.modules.get("opentelemetry.trace")  # never import it for the user
     if api is None:
-        return NO_TRACE
+        sent = propagated.get()
+        return NO_TRACE if sent is None else cast("Trace", sent.trace)
     span = api.get_current_span()
     known = span.get_span_context()
     if not known.is_valid:

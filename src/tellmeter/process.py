@@ -15,6 +15,7 @@ import msgspec
 from .collector import MetricsCollector
 from .config import SINKS_VARIABLE, SOURCES, MetricsConfig, _flag
 from .errors import ConfigError
+from .pipeline.select import Selection
 from .records import AgentMetrics
 from .registry.registry import MetricsRegistry
 
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 _process_lock = threading.RLock()
 _process_collector: MetricsCollector | None = None
 _watchers: tuple[Callable[[AgentMetrics], bool], ...] = ()
+_keeps_records = True
 
 
 def configure(
@@ -89,6 +91,23 @@ def watched(see: Callable[[AgentMetrics], bool]) -> Iterator[None]:
             made.shutdown_sync()
 
 
+def keep_records(kept: bool) -> None:
+    """Whether records reach the sinks of the process's collectors, of this one and later ones.
+
+    What does not is dropped as `filtered`. Calls are counted either way.
+    """
+    global _keeps_records
+    with _process_lock:
+        _keeps_records = kept
+        if _process_collector is not None:
+            _select(_process_collector)
+
+
+def _select(collector: MetricsCollector) -> None:
+    settings = collector.config if _keeps_records else MetricsConfig(filters=[lambda record: False])
+    collector._selection = Selection(settings)
+
+
 def is_switched_off() -> bool:
     """Whether the process's collector neither records nor counts. Without one, and none is made, the environment says.
 
@@ -118,7 +137,10 @@ def _make_collector(
     if _watchers:  # before the filters and sampling of the settings
         kept = (one for one in settings.filters if one not in _watchers)
         settings = msgspec.structs.replace(settings, filters=[*_watchers, *kept])
-    return MetricsCollector(settings, sinks=chosen, registry=registry)
+    made = MetricsCollector(settings, sinks=chosen, registry=registry)
+    if not _keeps_records:
+        _select(made)
+    return made
 
 
 def _collector_of_the_environment() -> MetricsCollector:

@@ -202,7 +202,7 @@ except ZeroDivisionError: pass
         0,
         'custom_events_total{type="user_action"} 1.0\nprocessing_time_seconds_sum{operation="embedding"} 0.234\n'
         'process_request_calls_total{service="api"} 1.0',
-        "import tellmeter\ntellmeter.trace_operation = lambda **k: (lambda f: f)  # not yet\n",
+        "",
         "import asyncio; asyncio.run(process_request('r'))",
     ),
     Case(
@@ -254,8 +254,7 @@ except ZeroDivisionError: pass
         "003",
         8,
         'process_endpoint_calls_total{endpoint="process",method="POST"} 1.0',
-        "import tellmeter, fastapi\ntellmeter.trace_operation = lambda **k: (lambda f: f)  # not yet\n"
-        "app = fastapi.FastAPI()\n",
+        "import fastapi\napp = fastapi.FastAPI()\n",
         ASGI + "assert get('/api/v1/process', 'POST') == (200, b'{\"status\":\"processed\"}')",
     ),
     Case(
@@ -289,7 +288,7 @@ except ZeroDivisionError: pass
         "003",
         13,
         "high_volume_endpoint_calls_total 1.0",
-        "from tellmeter import track_metrics\nset_span_attribute = lambda *a: None  # not yet\n",
+        "from tellmeter import set_span_attribute, track_metrics\n",
         "import asyncio; asyncio.run(high_volume_endpoint())",
     ),
     Case(

@@ -52,7 +52,7 @@ def points_in(requests: Iterable[Mapping[str, Any]]) -> list[Point]:
             resource = dict(_attributes(resource_metrics["resource"].get("attributes", ())))
             for scope_metrics in resource_metrics["scope_metrics"]:
                 assert scope_metrics["scope"]["name"] == "tellmeter"
-                for metric in scope_metrics["metrics"]:
+                for metric in scope_metrics.get("metrics", ()):
                     found += list(_points(metric, resource))
     return found
 
@@ -62,7 +62,7 @@ def _points(metric: Mapping[str, Any], resource: Mapping[str, Any]) -> Iterable[
     data = metric[kind]
     for one in data["data_points"]:
         if kind == "histogram":
-            value: Any = (int(one["count"]), float(one["sum"]), tuple(map(int, one["bucket_counts"])))
+            value: Any = (int(one.get("count", 0)), float(one.get("sum", 0)), tuple(map(int, one["bucket_counts"])))
         else:
             value = float(one["as_double"]) if "as_double" in one else int(one["as_int"])
         yield Point(
@@ -79,8 +79,8 @@ def _points(metric: Mapping[str, Any], resource: Mapping[str, Any]) -> Iterable[
             tuple(one.get("explicit_bounds", ())),
             tuple(
                 (
-                    base64.b64decode(exemplar["trace_id"]).hex(),
-                    base64.b64decode(exemplar["span_id"]).hex(),
+                    base64.b64decode(exemplar.get("trace_id", "")).hex(),
+                    base64.b64decode(exemplar.get("span_id", "")).hex(),
                     float(exemplar.get("as_double", exemplar.get("as_int", 0))),
                 )
                 for exemplar in one.get("exemplars", ())
@@ -192,6 +192,8 @@ def totals_of(points: Iterable[Point]) -> dict[str, float]:
 class _Agent:
     """A program that receives OTLP over HTTP at `url`; `close()` ends it."""
 
+    seconds = 60.0  # within which it is there
+
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="tellmeter-otlp-"))
         self.port, self.grpc_port = free_port(), free_port()
@@ -212,7 +214,7 @@ class _Agent:
         raise NotImplementedError
 
     def _wait_for(self, port: int) -> None:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + self.seconds
         while True:
             with socket.socket() as one:
                 if one.connect_ex(("127.0.0.1", port)) == 0:

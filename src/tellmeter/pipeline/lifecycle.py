@@ -50,6 +50,13 @@ def join(one: Lived) -> None:
     _alive.add(one)
 
 
+def exit_first() -> None:
+    """Deliver before whatever has registered for the exit until now: spans of the last calls need their exporter."""
+    if _hooked:
+        atexit.unregister(at_exit)
+        atexit.register(at_exit)
+
+
 def _before_fork() -> None:
     for one in list(_alive):
         guarded("fork", one.before_fork, default=None)

@@ -26,6 +26,8 @@ _COUNTED: dict[str, tuple[tuple[str, ...], str]] = {
     "spool_set_aside": ((), "Files of the spool that could not be read, and were put into quarantine."),
     "dead_letters_lost": (("sink",), "Refused records that the dead letters had no room for."),
     "otlp_exports": (("outcome",), "Exports over OTLP: delivered, partial, failed, rejected, too_large, lost."),
+    "span_exports": (("outcome",), "Batches of spans: delivered, partial, failed."),
+    "spans_dropped": (("reason",), "Spans that were lost: queue_full, export_failed, refused, shutdown."),
     "dropped_stream_reports": (("reason",), "Reports of streams that a slow callback had no time for."),
     "raw_chunks_left_out": ((), "Chunks of streams that were more than a last report holds."),
     "unlogged_stalls": ((), "Stalls of streams beside those that the log tells of, one a second."),

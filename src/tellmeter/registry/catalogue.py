@@ -189,7 +189,15 @@ _MODULE = (
     _gauge("llm_circuit_breaker_open", "1 while the circuit breaker is open.", "provider", mode="livemax"),
 )
 
-CATALOGUE = (*LLM_METRICS, *_FRAMEWORK, *_MODULE)
+# What runs around LLM calls: a run of an agent is minutes long, and most of its tools answer at once.
+_AGENTS = (
+    _counter("agent_runs_total", "Runs of agents that ended.", "agent", "status"),
+    _seconds("agent_run_duration_seconds", "Time of runs of agents.", "agent"),
+    _counter("tool_calls_total", "Calls of tools that ended.", "tool", "status"),
+    _seconds("tool_call_duration_seconds", "Time of calls of tools.", "tool"),
+)
+
+CATALOGUE = (*LLM_METRICS, *_FRAMEWORK, *_MODULE, *_AGENTS)
 
 
 def _names(definition: MetricDefinition) -> set[str]:

@@ -8,7 +8,7 @@ from operator import attrgetter
 from typing import Any
 
 from ..errors import ConfigError, MetricError
-from ..guard import note
+from ..guard import guarded, note
 from ..records import FAILURES, AgentMetrics
 from .catalogue import LLM_METRICS
 from .deltas import Deltas
@@ -47,6 +47,7 @@ class LLMMetrics:
     """
 
     def __init__(self, registry: MetricsRegistry, label_tags: Iterable[str] = (), *, priced: bool = True) -> None:
+        self._registry = registry
         self._tags = tuple(label_tags)
         self._priced = priced
         self._families: dict[str, Family[Any]] = {}
@@ -69,11 +70,7 @@ class LLMMetrics:
     def count(self, record: AgentMetrics, attempts: Sequence[str] = ()) -> None:
         """Count a finished call. `attempts`: the HTTP status or outcome of each, where they are known."""
         series = self._series_of(record)
-        exemplar = None
-        if record.trace_id:
-            exemplar = {"trace_id": record.trace_id}
-            if record.span_id:
-                exemplar["span_id"] = record.span_id
+        exemplar = trace_labels(record)
         self._add_up(series, [record], exemplar)
         for status in attempts or _attempts(record):
             series["llm_attempts_total", status].inc()
@@ -86,10 +83,10 @@ class LLMMetrics:
         if record.stream is not None:
             self._count_stream(series, record, exemplar)
 
-    def count_all(self, finished: Iterable[tuple[AgentMetrics, Sequence[str]]]) -> None:
+    def count_all(self, finished: Sequence[tuple[AgentMetrics, Sequence[str]]]) -> None:
         """Count finished calls, with the attempts of each. Those that are alike are added up first, which is faster.
 
-        A call that cannot be counted is noted, and the others are.
+        A call that cannot be counted is noted, and the others are. Then `on_calls` of the registry hear of them.
         """
         alike: dict[int, tuple[_Series, list[AgentMetrics]]] = {}
         for record, attempts in finished:
@@ -108,6 +105,8 @@ class LLMMetrics:
                     series["llm_attempts_total", status].inc(number)
             except BaseException as error:
                 note("metrics", error)
+        for tell in self._registry.on_calls:
+            guarded("metrics", tell, [record for record, _ in finished], self._tags, default=None)
 
     def _series_of(self, record: AgentMetrics) -> _Series:
         """The series of calls like this one."""
@@ -189,6 +188,14 @@ class _Series(dict[tuple[str, str], Any]):
             self.clear()
         self[key] = series
         return series
+
+
+def trace_labels(record: AgentMetrics) -> dict[str, str] | None:
+    """The labels of an exemplar that lead to the trace of a call; None where it has none."""
+    if not record.trace_id:
+        return None
+    ids = {"trace_id": record.trace_id, "span_id": record.span_id}
+    return {name: value for name, value in ids.items() if value}
 
 
 def _is_special(record: AgentMetrics) -> bool:

@@ -25,6 +25,8 @@ from .values import fault_of
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
+    from ..records import AgentMetrics
+
 F = TypeVar("F", bound="Family[Any]")
 
 MAX_SERIES = 2000
@@ -57,6 +59,9 @@ class MetricsRegistry:
         self.sources: list[Source] = []
         self.resets = 0
         self.shared: Forked | None = None  # the process's part in a folder that several processes share
+        # Who hears of the calls that the LLM metrics have counted: (records, names of the tags that are labels).
+        self.on_calls: tuple[Callable[[Sequence[AgentMetrics], tuple[str, ...]], object], ...] = ()
+        self.exported_to: set[str] = set()  # the receivers that an export of this registry is on its way to
         self._about_itself: AboutItself | None = None
         counters: dict[str, Family[Counter]] = {}
         gauges: dict[str, Family[Gauge]] = {}

@@ -21,8 +21,8 @@ class Asked(msgspec.Struct, kw_only=True, gc=False):
 class Answer(msgspec.Struct, kw_only=True, gc=False):
     """What the body of an answer states about itself. `usage` is None where the provider sent none.
 
-    `operation` is there where the answer tells it better than the path. `error_type` and `error_code` are the provider's
-    own short names, never its message.
+    `operation` is there where the answer tells it better than the path. `error_type` and `error_code` are short names
+    of the provider's own, never its message.
     """
 
     response_model: str | None = None

@@ -31,13 +31,18 @@ def metered_send(original: Send, module: ModuleType, begin: Begin) -> Send:
         exchange = _started(begin, args, kwargs)
         if exchange is None:
             return original(*args, **kwargs)
+        span = exchange.call.span
         token = sending.set(True)
         try:
+            if span is not None:
+                span.enter(exchange.call)
             response = original(*args, **kwargs)
         except BaseException as error:
             _raised(exchange, error)
             raise
         finally:
+            if span is not None:
+                span.leave()
             reset(sending, token)
         _answered(exchange, response, watched)
         return response
@@ -50,13 +55,18 @@ def metered_async_send(original: Send, module: ModuleType, begin: Begin) -> Send
     _, watched = stream_classes(module)
 
     async def metered(exchange: Exchange, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        span = exchange.call.span
         token = sending.set(True)
         try:
+            if span is not None:
+                span.enter(exchange.call)
             response = await original(*args, **kwargs)
         except BaseException as error:
             _raised(exchange, error)
             raise
         finally:
+            if span is not None:
+                span.leave()
             reset(sending, token)
         _answered(exchange, response, watched)
         return response

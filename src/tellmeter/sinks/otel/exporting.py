@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import threading
 import time
 import uuid
 from collections import deque
@@ -21,11 +20,11 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
-from ...context import suppressed
 from ...counts import count
 from ...guard import note
 from .halves import halves, points_of
 from .settings import GRPC, GRPC_PORT, HTTP_PORT, ExportSettings, port_of
+from .timer import ExportTimer
 
 logger = logging.getLogger(__name__)
 
@@ -44,10 +43,6 @@ _CREDENTIALS = (
 class OwnMeterProvider:
     """A MeterProvider that exports over OTLP, once per interval and on demand.
 
-    The exports have a thread of their own and not the SDK's: the SDK starts its thread again in every forked child,
-    where it would export the parent's counts a second time, and its `force_flush` waits for as long as a receiver that
-    answers byte by byte likes.
-
     Args:
         settings: where to, and how.
         service_name: the resource's service.name; without one, OTEL_SERVICE_NAME.
@@ -57,76 +52,41 @@ class OwnMeterProvider:
     def __init__(
         self, settings: ExportSettings, *, service_name: str | None = None, namespace: str | None = None
     ) -> None:
-        self._interval = settings.interval_seconds
         self._exporter = CountingExporter(settings)
         reader = PeriodicExportingMetricReader(self._exporter, export_interval_millis=math.inf)
-        self.provider = MeterProvider([reader], _resource(service_name, namespace), shutdown_on_exit=False)
+        self.provider = MeterProvider([reader], own_resource(service_name, namespace), shutdown_on_exit=False)
         self.measured = True
         """Whether there may be something that no export since the last `flush` has; for whoever measures to set."""
-        self._changed = threading.Condition()
-        self._asked = 0
-        self._done = 0
         self._closing = False
-        self._thread: threading.Thread | None = None
+        self._timer = ExportTimer(self._export, settings.interval_seconds)
 
     def start(self) -> None:
         """Export once per interval from now on."""
-        thread = threading.Thread(target=self._run, name="tellmeter-otlp", daemon=True)
-        try:
-            thread.start()
-        except RuntimeError:  # the interpreter is ending: flush() exports on its caller's thread
-            return
-        self._thread = thread
+        self._timer.start()
 
     def flush(self, seconds: float) -> bool:
         """Export what was measured so far; whether that ended, well or not, within `seconds`."""
         self.measured = False
-        if self._thread is None:
-            self._export()
-            return True
-        with self._changed:
-            self._asked += 1
-            goal = self._asked
-            self._changed.notify_all()
-            return self._changed.wait_for(lambda: self._done >= goal, seconds)
+        return self._timer.flush(seconds)
 
     def close(self, seconds: float) -> None:
         """End, within about `seconds`; flush first, unless that was just done and went well. Again, it does nothing."""
         if self._closing:
             return
+        self._closing = True
         deadline = time.monotonic() + seconds
         done = self.flush(seconds) if self.measured or self._exporter.has_unsent else True
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        if done and self._thread is not None:
-            self._thread.join(max(0.0, deadline - time.monotonic()))
+        self._timer.stop(deadline if done else 0.0)
         if done:
             self.provider.shutdown(timeout_millis=max(1.0, 1000 * (deadline - time.monotonic())))
         else:
             self._exporter.shutdown()  # ends an exporter that waits to try again; the provider would wait for it
 
-    def _run(self) -> None:
-        with suppressed():  # our own traffic is not metered
-            while True:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closing or self._asked > self._done, self._interval)
-                    if self._closing:
-                        return
-                    goal = self._asked
-                self._export()
-                with self._changed:
-                    self._done = goal
-                    self._changed.notify_all()
-
     def _export(self) -> None:
-        try:
-            self._exporter.tried = False
-            self.provider.force_flush(timeout_millis=COLLECT_MILLIS)
-            if not self._exporter.tried:  # nothing new was measured, and delta exports may wait
-                self._exporter.resend()
-        except Exception as error:
-            note("otlp_export", error)
+        self._exporter.tried = False
+        self.provider.force_flush(timeout_millis=COLLECT_MILLIS)
+        if not self._exporter.tried:  # nothing new was measured, and delta exports may wait
+            self._exporter.resend()
 
 
 class CountingExporter(MetricExporter):
@@ -134,12 +94,17 @@ class CountingExporter(MetricExporter):
 
     What the SDK's exporter takes for a success and is none counts as a failure: a redirect, which is not followed, and
     data points that the receiver says it refused. Delta exports that failed are sent again before the next one.
+
+    Args:
+        settings: where to, and how.
+        teller: whose trouble the log lines tell of.
     """
 
-    def __init__(self, settings: ExportSettings) -> None:
+    def __init__(self, settings: ExportSettings, teller: str = "OTelMetricsSink") -> None:
+        self._teller = teller
         self._answers = _Answers()
         self._session = _session(settings, self._answers)
-        self._inner = _exporter(settings, self._session)
+        self._inner = _exporter(settings, self._session, teller)
         # What a reader asks an exporter for has no public name in the SDK.
         super().__init__(self._inner._preferred_temporality, self._inner._preferred_aggregation)
         self._delta = settings.delta
@@ -223,7 +188,7 @@ class CountingExporter(MetricExporter):
     def _tell(self, kind: str, text: str) -> None:
         if kind not in self._told:
             self._told.add(kind)
-            logger.warning("OTelMetricsSink: %s", text)
+            logger.warning("%s: %s", self._teller, text)
 
 
 class _Answers:
@@ -259,26 +224,29 @@ def _session(settings: ExportSettings, answers: _Answers) -> Any:
     return session
 
 
-def _exporter(settings: ExportSettings, session: Any) -> MetricExporter:
+def _exporter(settings: ExportSettings, session: Any, teller: str) -> MetricExporter:
     headers = {name: value.reveal() for name, value in settings.headers.items()} or None
     if settings.protocol == GRPC:
         module = import_module("opentelemetry.exporter.otlp.proto.grpc.metric_exporter")  # no part of the extra
-        exporter: MetricExporter = module.OTLPMetricExporter(endpoint=settings.endpoint, headers=headers)
+        exporter: MetricExporter = module.OTLPMetricExporter(
+            **{"endpoint": settings.endpoint, "headers": headers, **settings.arguments}
+        )
         return exporter
     from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 
-    if port_of(settings.endpoint) == GRPC_PORT:
+    if port_of(settings.place) == GRPC_PORT:
         logger.warning(
-            "OTelMetricsSink: %d is OTLP's port for gRPC, and this is OTLP over HTTP, whose port is %d: "
+            "%s: %d is OTLP's port for gRPC, and this is OTLP over HTTP, whose port is %d: "
             "change the port, or install opentelemetry-exporter-otlp-proto-grpc",
+            teller,
             GRPC_PORT,
             HTTP_PORT,
         )
     endpoint = None if settings.endpoint is None else f"{settings.endpoint.rstrip('/')}/v1/metrics"
-    return OTLPMetricExporter(endpoint, headers=headers, session=session)
+    return OTLPMetricExporter(**{"endpoint": endpoint, "headers": headers, "session": session, **settings.arguments})
 
 
-def _resource(service_name: str | None, namespace: str | None) -> Resource:
+def own_resource(service_name: str | None = None, namespace: str | None = None) -> Resource:
     """The environment's resource, with ours. Each provider is an instance of its own, unless the environment says.
 
     Two that are one instance (a forked child, a second sink) would each overwrite the other's cumulative counts.

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from ...errors import ConfigError, MissingExtra
@@ -44,7 +45,7 @@ class ExportSettings:
     """How metrics leave the process.
 
     `endpoint` is the base URL that code gave, None where the environment's counts; `delta` whether an export holds only
-    what came since the one before it.
+    what came since the one before it; `arguments` are the exporter's own, and come before all the others.
     """
 
     protocol: str = HTTP
@@ -52,6 +53,20 @@ class ExportSettings:
     headers: Mapping[str, Secret] = field(default_factory=dict)
     interval_seconds: float = INTERVAL_SECONDS
     delta: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def place(self) -> str | None:
+        """The endpoint that code gave, in whichever way."""
+        given: str | None = self.arguments.get("endpoint", self.endpoint)
+        return given
+
+    @property
+    def destination(self) -> str:
+        """Where metrics go: the same text for the same place."""
+        default = f"http://localhost:{GRPC_PORT if self.protocol == GRPC else HTTP_PORT}"
+        url = self.place or _endpoint_of_the_environment() or default
+        return url.rstrip("/").removesuffix("/v1/metrics").rstrip("/")
 
 
 def export_settings(
@@ -68,14 +83,14 @@ def export_settings(
         MissingExtra: the exporter over HTTP is not installed.
     """
     if endpoint is not None:
-        _check_url("endpoint", endpoint)
+        check_url("endpoint", endpoint)
     chosen = _protocol(protocol, endpoint)
     if chosen == HTTP:
-        if not _has(HTTP):
+        if not has_exporter(HTTP):
             raise MissingExtra("opentelemetry-exporter-otlp-proto-http", "otel")
         for variable in ("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
             if endpoint is None and (given := _environment(variable)):
-                _check_url(variable, given)
+                check_url(variable, given)
                 break
     for word in _FILES:
         for variable in (f"OTEL_EXPORTER_OTLP_METRICS_{word}", f"OTEL_EXPORTER_OTLP_{word}"):
@@ -95,6 +110,11 @@ def export_settings(
         interval_seconds=_interval(interval_seconds),
         delta=_environment(_TEMPORALITY).lower() in ("delta", "lowmemory"),
     )
+
+
+def has_exemplars() -> bool:
+    """Whether OTEL_METRICS_EXEMPLAR_FILTER lets exemplars through; all that a registry has lead to traces."""
+    return _environment("OTEL_METRICS_EXEMPLAR_FILTER") != "always_off"
 
 
 def is_switched_off() -> bool:
@@ -145,10 +165,10 @@ def _protocol(given: str | None, endpoint: str | None) -> str:
     source, chosen = next(((name, value) for name, value in sources if value), ("", ""))
     if not chosen:
         # The guides give 4317, which is gRPC's port, without saying so.
-        return GRPC if port_of(endpoint) == GRPC_PORT and _has(GRPC) else HTTP
+        return GRPC if port_of(endpoint) == GRPC_PORT and has_exporter(GRPC) else HTTP
     if chosen not in _EXPORTERS:
         raise ConfigError(f"{source} = {chosen!r}: it must be {HTTP} or {GRPC}")
-    if chosen == GRPC and not _has(GRPC):
+    if chosen == GRPC and not has_exporter(GRPC):
         raise ConfigError(
             f"{source} = {GRPC}: this needs the package opentelemetry-exporter-otlp-proto-grpc; "
             f"or say {HTTP}, to port {HTTP_PORT}"
@@ -156,7 +176,8 @@ def _protocol(given: str | None, endpoint: str | None) -> str:
     return chosen
 
 
-def _has(protocol: str) -> bool:
+def has_exporter(protocol: str) -> bool:
+    """Whether the exporter of a protocol is installed."""
     try:
         return find_spec(_EXPORTERS[protocol]) is not None
     except ModuleNotFoundError:  # not even its parents are there
@@ -177,7 +198,12 @@ def _number(variable: str, text: str, unit: str) -> float:
         raise ConfigError(f"{variable} = {text[:40]!r}: it must be {unit} above 0") from None
 
 
-def _check_url(source: str, url: object) -> None:
+def check_url(source: str, url: object) -> None:
+    """An endpoint over HTTP.
+
+    Raises:
+        ConfigError: what is none, or has a password in it.
+    """
     try:
         parts = urlsplit(url if isinstance(url, str) else "")
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -191,11 +217,15 @@ def _check_url(source: str, url: object) -> None:
 
 def port_of(endpoint: str | None) -> int | None:
     """The port of an endpoint, or of the environment's; None where it has none."""
-    url = endpoint or _environment("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") or _environment("OTEL_EXPORTER_OTLP_ENDPOINT")
+    url = endpoint or _endpoint_of_the_environment()
     try:
         return urlsplit(url if "://" in url else f"//{url}").port
     except ValueError:
         return None
+
+
+def _endpoint_of_the_environment() -> str:
+    return _environment("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") or _environment("OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
 def _environment(variable: str) -> str:

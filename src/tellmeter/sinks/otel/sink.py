@@ -47,7 +47,8 @@ class OTelMetricsSink(BatchingMetricsSink):
     it exports on `flush` and ends with the sink. The application's is never flushed or shut down here.
 
     A record is delivered when it is measured, in memory; see docs/opentelemetry.md for what that means. Nothing is
-    spooled.
+    spooled. Where the registry itself is exported to the same place (`initialize_telemetry()`), nothing is measured
+    here, so that no call counts twice.
 
     Args:
         service_name: `service.name` of the sink's own provider; `OTEL_SERVICE_NAME` without one.
@@ -114,7 +115,7 @@ class OTelMetricsSink(BatchingMetricsSink):
         elif find_spec("opentelemetry.sdk") is None:
             raise MissingExtra("opentelemetry-sdk", "otel")
         self._settings: ExportSettings | None = None
-        if meter_provider is None and (self._of_ours or _global_provider() is None):
+        if meter_provider is None and (self._of_ours or global_provider() is None):
             self._settings = export_settings(
                 endpoint=endpoint, headers=headers, protocol=protocol, interval_seconds=export_interval_seconds
             )
@@ -123,6 +124,7 @@ class OTelMetricsSink(BatchingMetricsSink):
         self._shown: MetricsRegistry | None = None
         self._own: OwnMeterProvider | None = None
         self._used: MeterProvider | None = None
+        self._gave_way = False
 
     @classmethod
     def from_url(cls, url: str, **lane: Unpack[LaneOptions]) -> OTelMetricsSink:
@@ -165,7 +167,7 @@ class OTelMetricsSink(BatchingMetricsSink):
 
         provider = self._provider
         if provider is None and not self._of_ours:
-            provider = _global_provider()
+            provider = global_provider()
             if provider is not None and any(self._names.values()):
                 logger.info("OTelMetricsSink: the application's MeterProvider names its service itself")
         if provider is None and not is_switched_off():
@@ -187,6 +189,8 @@ class OTelMetricsSink(BatchingMetricsSink):
 
     def send(self, batch: Sequence[AgentMetrics], deadline: float) -> Outcome:
         """Measure the batch."""
+        if self._gives_way():
+            return Delivered()
         self.open()
         recorder = self._recorder
         # The SDK has no public way to see that a provider was shut down, and measures on into nothing.
@@ -196,6 +200,20 @@ class OTelMetricsSink(BatchingMetricsSink):
             self._own.measured = True
         failed = recorder.record(batch)
         return Partial(rejected=failed, reason="not_measured") if failed else Delivered()
+
+    def _gives_way(self) -> bool:
+        """Whether the registry's own export brings every call to the same place: twice would be double."""
+        exported_to = (self._registry or get_metrics_registry()).exported_to
+        if not exported_to or self._provider is not None:
+            return False
+        if self._settings is not None and self._settings.destination not in exported_to:
+            return False
+        if self._recorder is not None:
+            self.close()
+        if not self._gave_way:
+            self._gave_way = True
+            logger.info("OTelMetricsSink: the metrics registry itself is exported over OTLP: nothing is measured here")
+        return True
 
     def flush(self) -> None:
         """Let the sink's own provider export, and wait for that for 10 s."""
@@ -223,7 +241,7 @@ class OTelMetricsSink(BatchingMetricsSink):
         self._recorder = self._shown = self._own = self._used = None
 
 
-def _global_provider() -> MeterProvider | None:
+def global_provider() -> MeterProvider | None:
     """The provider that the application has set, if it has."""
     from opentelemetry.metrics import NoOpMeterProvider, get_meter_provider
 

@@ -17,6 +17,7 @@ from tellmeter.sinks.otel.settings import (
     ExportSettings,
     checked_headers,
     export_settings,
+    has_exemplars,
     headers_in,
     is_switched_off,
 )
@@ -105,16 +106,16 @@ def test_a_bad_argument_is_an_error(options):
 
 
 def test_grpc_needs_its_exporter(monkeypatch):
-    monkeypatch.setattr(settings, "_has", lambda protocol: protocol == HTTP)
+    monkeypatch.setattr(settings, "has_exporter", lambda protocol: protocol == HTTP)
     with pytest.raises(ConfigError, match="opentelemetry-exporter-otlp-proto-grpc"):
         export_settings(protocol=GRPC)
-    monkeypatch.setattr(settings, "_has", lambda protocol: True)
+    monkeypatch.setattr(settings, "has_exporter", lambda protocol: True)
     assert export_settings(protocol=GRPC).protocol == GRPC
 
 
 @pytest.mark.parametrize(("installed", "expected"), [(True, GRPC), (False, HTTP)])
 def test_the_port_of_grpc_means_grpc_where_nobody_says_otherwise(monkeypatch, installed, expected):
-    monkeypatch.setattr(settings, "_has", lambda protocol: installed or protocol == HTTP)
+    monkeypatch.setattr(settings, "has_exporter", lambda protocol: installed or protocol == HTTP)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:4317")
     assert export_settings().protocol == expected
     assert export_settings(protocol=HTTP).protocol == HTTP
@@ -122,7 +123,7 @@ def test_the_port_of_grpc_means_grpc_where_nobody_says_otherwise(monkeypatch, in
 
 
 def test_without_the_exporter_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr(settings, "_has", lambda protocol: False)
+    monkeypatch.setattr(settings, "has_exporter", lambda protocol: False)
     with pytest.raises(MissingExtra, match=r"tellmeter\[otel\]"):
         export_settings()
 
@@ -164,6 +165,30 @@ def test_headers_are_checked():
         checked_headers({"a b": "c"})
     with pytest.raises(ConfigError, match="ASCII"):
         checked_headers({"a": "é"})
+
+
+@pytest.mark.parametrize(
+    ("environment", "settings", "expected"),
+    [
+        ({}, ExportSettings(), "http://localhost:4318"),
+        ({}, ExportSettings(protocol="grpc"), "http://localhost:4317"),
+        ({}, ExportSettings(endpoint="http://a:1/base/"), "http://a:1/base"),
+        ({}, ExportSettings(arguments={"endpoint": "http://a:1/base/v1/metrics"}), "http://a:1/base"),
+        ({"": "http://b:2"}, ExportSettings(), "http://b:2"),
+        ({"": "http://b:2", "METRICS_": "http://c:3/v1/metrics"}, ExportSettings(), "http://c:3"),
+        ({"": "http://b:2"}, ExportSettings(endpoint="http://a:1"), "http://a:1"),
+    ],
+)
+def test_the_same_place_has_the_same_name(monkeypatch, environment, settings, expected):
+    for signal, url in environment.items():
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT", url)
+    assert settings.destination == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [("", True), ("always_on", True), ("always_off", False)])
+def test_exemplars_are_left_out_on_request(monkeypatch, value, expected):
+    monkeypatch.setenv("OTEL_METRICS_EXEMPLAR_FILTER", value)
+    assert has_exemplars() is expected
 
 
 def test_nothing_of_opentelemetry_is_imported_to_look():
