@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tellmeter import AgentMetrics, ConfigError, MetricsRegistry, StreamMetrics
-from tellmeter.registry.llm import LLM_METRICS, LLMMetrics
+from tellmeter.registry.llm import LLM_METRICS, LLMMetrics, trace_labels
 
 
 @pytest.fixture
@@ -185,3 +185,29 @@ def test_a_call_that_cannot_be_counted_is_noted_and_the_others_are():
     LLMMetrics(registry).count_all([(good, ()), (object(), ()), (good, ())])
     assert registry.get_metric_stats("llm_tokens_total", {"type": "input"})["sum"] == 10
     assert registry.get_metric_stats("llm_requests_total")["sum"] == 2
+
+
+def test_who_asks_to_hear_of_calls_hears_of_each_and_breaks_nothing(registry):
+    heard = []
+
+    def fail(records, tags):
+        raise RuntimeError("canary")
+
+    registry.on_calls = (fail, lambda records, tags: heard.append((records, tags)))
+    records = [record(), record(status="error", error_class="E"), record(trace_id="a" * 32)]
+    LLMMetrics(registry, ["feature"]).count_all([(one, ()) for one in records])
+    assert heard == [(records, ("feature",))]
+    assert value(registry, "llm_requests_total") == 3
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ({}, None),
+        ({"span_id": "b" * 16}, None),
+        ({"trace_id": "a" * 32}, {"trace_id": "a" * 32}),
+        ({"trace_id": "a" * 32, "span_id": "b" * 16}, {"trace_id": "a" * 32, "span_id": "b" * 16}),
+    ],
+)
+def test_an_exemplar_has_the_ids_that_lead_to_the_trace(ids, expected):
+    assert trace_labels(record(**ids)) == expected
