@@ -26,7 +26,7 @@ demo: .venv/ready
 
 test: test-current test-legacy
 
-test-current: .venv/ready .venv-servers/ready servers
+test-current: .venv/ready .venv-servers/ready .venv-phoenix/ready servers
 	$(BIN)/python tools/tests.py $(PYTEST_ARGS)
 
 test-legacy: .venv-legacy/ready
@@ -63,15 +63,19 @@ lock: .tools/uv
 	$(LOCK) --group legacy -o requirements/legacy.txt
 	$(LOCK) --group bench -o requirements/bench.txt
 	$(LOCK) --group servers --prerelease if-necessary-or-explicit -o requirements/servers.txt
+	$(LOCK) --group phoenix -o requirements/phoenix.txt
 
 clean:
-	rm -rf .venv .venv-legacy .venv-bench .venv-servers .tools
+	rm -rf .venv .venv-legacy .venv-bench .venv-servers .venv-phoenix .tools
 
 .venv/ready: requirements/dev.txt pyproject.toml tools/venv.sh .tools/uv
 	tools/venv.sh .venv requirements/dev.txt '$(PYTHON)'
 
 .venv-servers/ready: requirements/servers.txt tools/venv.sh .tools/uv
 	tools/venv.sh .venv-servers requirements/servers.txt '$(PYTHON)' bare
+
+.venv-phoenix/ready: requirements/phoenix.txt tools/venv.sh .tools/uv
+	tools/venv.sh .venv-phoenix requirements/phoenix.txt '$(PYTHON)' bare
 
 .venv-bench/ready: requirements/bench.txt pyproject.toml tools/venv.sh .tools/uv
 	tools/venv.sh .venv-bench requirements/bench.txt '$(PYTHON)'

@@ -1,7 +1,7 @@
 """Programs that ask the openai SDK, with a meter and without: what call_overhead.py and streams.py measure.
 
 No network: the transports are in memory. Peers (`requirements/bench.txt`): a hand-written prometheus_client wrapper (the
-floor), OpenTelemetry's genai-openai instrumentation and OpenInference, each with a no-op exporter.
+floor), OpenTelemetry's genai-openai instrumentation, OpenInference and OpenLLMetry, each with a no-op exporter.
 """
 
 from __future__ import annotations
@@ -136,6 +136,23 @@ def tellmeter(**settings) -> Subject:
     return Subject(lambda: tellmeter.instrument(collector=collector), tellmeter.uninstrument, seen)
 
 
+def tellmeter_spans(mode: str = "finished") -> Subject:
+    """With a span for every call, on the provider that the peers have."""
+    from tellmeter import trace_llm_calls
+
+    metered, (tracing, _, exported) = tellmeter(), open_telemetry()
+
+    def on():
+        metered.on()
+        trace_llm_calls(tracing, mode)
+
+    return Subject(on, metered.off, lambda: (metered.seen(), exported())[1])
+
+
+def tellmeter_live_spans() -> Subject:
+    return tellmeter_spans("live")
+
+
 def prometheus_client() -> Subject:
     """What a careful user writes by hand around the client."""
     from prometheus_client import Counter, Histogram
@@ -232,10 +249,28 @@ def openinference() -> Subject:
     return Subject(lambda: instrumentor.instrument(tracer_provider=tracing), instrumentor.uninstrument, seen)
 
 
+def openllmetry() -> Subject:
+    from opentelemetry.instrumentation.openai import OpenAIInstrumentor
+
+    tracing, metering, seen = open_telemetry()
+    instrumentor = OpenAIInstrumentor()
+    return Subject(
+        lambda: instrumentor.instrument(tracer_provider=tracing, meter_provider=metering),
+        instrumentor.uninstrument,
+        seen,
+    )
+
+
+OURS: dict[str, Callable[[], Subject]] = {
+    "tellmeter": tellmeter,
+    "tellmeter, spans": tellmeter_spans,
+    "tellmeter, live spans": tellmeter_live_spans,
+}
 PEERS: dict[str, tuple[str, Callable[[], Subject]]] = {
     "prometheus_client": ("prometheus_client", prometheus_client),
-    "opentelemetry genai-openai": ("opentelemetry.instrumentation.genai", opentelemetry_genai_openai),
-    "openinference": ("openinference", openinference),
+    "opentelemetry genai-openai": ("opentelemetry.instrumentation.genai.openai", opentelemetry_genai_openai),
+    "openinference": ("openinference.instrumentation.openai", openinference),
+    "openllmetry": ("opentelemetry.instrumentation.openai", openllmetry),
 }
 """By name: the module that it needs, and how it is set up."""
 

@@ -1,6 +1,8 @@
 """What metering adds to a call, a streamed chunk and an unrelated HTTP request, beside peers in the same run.
 
-    python benchmarks/call_overhead.py [--rounds 15] [--only tellmeter,prometheus_client]
+    python benchmarks/call_overhead.py [--rounds 15] [--only 'tellmeter;openinference']
+
+tellmeter is there three times: as it is, with a span for every call, and with live ones.
 
 Two long-lived processes a subject: the plain openai SDK and the SDK with the subject switched on, asked in turn, the order
 alternating; no network (a transport in memory). Printed: medians over rounds of the paired differences, wall and CPU
@@ -23,6 +25,7 @@ import time
 
 from _subjects import (
     CHUNKS,
+    OURS,
     PEERS,
     answer,
     bare,
@@ -32,11 +35,10 @@ from _subjects import (
     installed_peers,
     sdk_clients,
     streamed,
-    tellmeter,
 )
 
 KINDS = {"call": 100, "stream": 6, "async call": 100, "async stream": 4, "http": 400}
-SUBJECTS = {"bare": bare, "tellmeter": tellmeter, **{name: set_up for name, (_, set_up) in PEERS.items()}}
+SUBJECTS = {"bare": bare, **OURS, **{name: set_up for name, (_, set_up) in PEERS.items()}}
 
 
 def clients():
@@ -102,7 +104,7 @@ def work(subject: str) -> None:
             gc.collect()
             cpu, wall = time.process_time(), time.perf_counter()
             kinds[kind](int(number))
-            if subject == "tellmeter":
+            if subject in OURS:
                 seen()  # what the router thread does for these calls belongs to them
             reply = {
                 "wall": (time.perf_counter() - wall) / int(number) * 1e6,
@@ -171,7 +173,8 @@ def main() -> None:
     if options.worker:
         work(options.worker)
         return
-    chosen = [name for name in ("tellmeter", *installed_peers()) if not options.only or name in options.only.split(",")]
+    wanted = options.only.split(";") if options.only else [*OURS, *PEERS]
+    chosen = [name for name in (*OURS, *installed_peers()) if name in wanted]
     results = {subject: measure(subject, options.rounds) for subject in chosen}
     if not results:
         return
@@ -182,17 +185,13 @@ def main() -> None:
     for subject, found in results.items():
         cells = "".join(f"{found[kind]['wall']:>11.2f} ({found[kind]['cpu']:.2f})".rjust(19) for kind in KINDS)
         print(f"{subject:28}{cells}")
-    ours = results.get("tellmeter")
-    for subject, found in results.items():
-        if ours and subject != "tellmeter":
+    for subject in results.keys() & PEERS.keys():
+        for ours in results.keys() & OURS.keys():
             ratios = {
-                kind: found[kind]["cpu"] / ours[kind]["cpu"]
-                for kind in KINDS
-                if ours[kind]["cpu"] > 0 and kind != "http"
+                kind: results[subject][kind]["cpu"] / results[ours][kind]["cpu"] for kind in KINDS if kind != "http"
             }
-            print(
-                f"{subject} costs, in CPU: " + ", ".join(f"{kind} {ratio:.1f}x ours" for kind, ratio in ratios.items())
-            )
+            told = ", ".join(f"{kind} {ratio:.1f}x" for kind, ratio in ratios.items())
+            print(f"{subject} / {ours}, in CPU: {told}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""Servers that tests talk to: real ones, from Debian's packages (`tools/servers.sh`) and from .venv-servers."""
+"""Servers that tests talk to: real ones, from Debian's packages (`tools/servers.sh`) and from .venv-servers and
+.venv-phoenix.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +13,7 @@ import pytest
 
 # Where Debian keeps programs that are not on everybody's PATH.
 _ELSEWHERE = {"pgbouncer": "/usr/sbin/pgbouncer", "postgres": "/usr/lib/postgresql/*/bin/postgres"}
-# Servers that are Python packages have an environment of their own (`make .venv-servers/ready`).
-_PYTHON_SERVERS = Path(__file__).parents[2] / ".venv-servers"
+_ROOT = Path(__file__).parents[2]
 
 
 def require(command: str) -> str:
@@ -23,10 +24,10 @@ def require(command: str) -> str:
     return found or _missing(f"{command} is not installed (as root on Debian, `make test` installs it)")
 
 
-def require_python(file: str = "bin/python") -> str:
-    """The path of a file in the environment of servers, which may have * in it, as `require`."""
-    found = max(map(str, _PYTHON_SERVERS.glob(file)), default=None)
-    return found or _missing(f"{file} is not in .venv-servers (`make test` makes it)")
+def require_python(file: str = "bin/python", environment: str = ".venv-servers") -> str:
+    """The path of a file in an environment of servers that are Python packages; it may have * in it. As `require`."""
+    found = max(map(str, (_ROOT / environment).glob(file)), default=None)
+    return found or _missing(f"{file} is not in {environment} (`make test` makes it)")
 
 
 def _missing(told: str) -> NoReturn:
