@@ -1,5 +1,6 @@
 # make demo    a real application against a local simulator, metered, with a live table (SECONDS=20: ends by itself)
-# make test    all tests; those that go through the SDKs a second time with the SDKs' older, httpx-based releases
+# make test    all tests; those that go through the SDKs again with the SDKs' older, httpx-based releases, others
+#              again without OpenTelemetry
 # make check   lint, format, types, floors
 # make bench   every benchmark
 # make docs    what is made of tables in the code: docs/catalogue.md and the Grafana dashboards
@@ -19,18 +20,24 @@ LEGACY := .venv-legacy/bin
 LOCK := .tools/uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header --quiet --upgrade
 
-.PHONY: demo test test-current test-legacy servers check check-lint check-format check-types check-floors bench docs lock clean
+.PHONY: demo test test-current test-legacy test-plain servers check check-lint check-format check-types check-floors bench docs lock clean
 
 demo: .venv/ready
 	$(BIN)/tellmeter demo $(if $(SECONDS),--seconds $(SECONDS))
 
-test: test-current test-legacy
+test: test-current test-legacy test-plain
 
 test-current: .venv/ready .venv-servers/ready .venv-phoenix/ready servers
 	$(BIN)/python tools/tests.py $(PYTEST_ARGS)
 
 test-legacy: .venv-legacy/ready
 	$(LEGACY)/python -m pytest -m sdk $(PYTEST_ARGS)
+
+# What has nothing to do with OpenTelemetry passes without it.
+PLAIN := tests/unit --ignore=tests/unit/sinks --ignore=tests/unit/pipeline --ignore=tests/unit/registry
+
+test-plain: .venv/ready
+	$(BIN)/python -m pytest -p tests.support.without_otel $(PLAIN) -m 'not heavy and not sdk' -q $(PYTEST_ARGS)
 
 servers:
 	@tools/servers.sh
