@@ -1,6 +1,6 @@
 # make demo    a real application against a local simulator, metered, with a live table (SECONDS=20: ends by itself)
 # make test    all tests; those that go through the SDKs again with the SDKs' older, httpx-based releases, others
-#              again without OpenTelemetry
+#              again without OpenTelemetry, and beside other instrumentations
 # make check   lint, format, types, floors
 # make bench   every benchmark
 # make docs    what is made of tables in the code: docs/catalogue.md and the Grafana dashboards
@@ -20,12 +20,12 @@ LEGACY := .venv-legacy/bin
 LOCK := .tools/uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header --quiet --upgrade
 
-.PHONY: demo test test-current test-legacy test-plain servers check check-lint check-format check-types check-floors bench docs lock clean
+.PHONY: demo test test-current test-legacy test-plain test-telemetry servers check check-lint check-format check-types check-floors bench docs lock clean
 
 demo: .venv/ready
 	$(BIN)/tellmeter demo $(if $(SECONDS),--seconds $(SECONDS))
 
-test: test-current test-legacy test-plain
+test: test-current test-legacy test-plain test-telemetry
 
 test-current: .venv/ready .venv-servers/ready .venv-phoenix/ready servers
 	$(BIN)/python tools/tests.py $(PYTEST_ARGS)
@@ -38,6 +38,9 @@ PLAIN := tests/unit --ignore=tests/unit/sinks --ignore=tests/unit/pipeline --ign
 
 test-plain: .venv/ready
 	$(BIN)/python -m pytest -p tests.support.without_otel $(PLAIN) -m 'not heavy and not sdk' -q $(PYTEST_ARGS)
+
+test-telemetry: .venv-telemetry/ready
+	.venv-telemetry/bin/python -m pytest tests/real/test_instrumentations.py -q $(PYTEST_ARGS)
 
 servers:
 	@tools/servers.sh
@@ -71,9 +74,10 @@ lock: .tools/uv
 	$(LOCK) --group bench -o requirements/bench.txt
 	$(LOCK) --group servers --prerelease if-necessary-or-explicit -o requirements/servers.txt
 	$(LOCK) --group phoenix -o requirements/phoenix.txt
+	$(LOCK) --group telemetry -o requirements/telemetry.txt
 
 clean:
-	rm -rf .venv .venv-legacy .venv-bench .venv-servers .venv-phoenix .tools
+	rm -rf .venv .venv-legacy .venv-bench .venv-servers .venv-phoenix .venv-telemetry .tools
 
 .venv/ready: requirements/dev.txt pyproject.toml tools/venv.sh .tools/uv
 	tools/venv.sh .venv requirements/dev.txt '$(PYTHON)'
@@ -83,6 +87,9 @@ clean:
 
 .venv-phoenix/ready: requirements/phoenix.txt tools/venv.sh .tools/uv
 	tools/venv.sh .venv-phoenix requirements/phoenix.txt '$(PYTHON)' bare
+
+.venv-telemetry/ready: requirements/telemetry.txt pyproject.toml tools/venv.sh .tools/uv
+	tools/venv.sh .venv-telemetry requirements/telemetry.txt '$(PYTHON)'
 
 .venv-bench/ready: requirements/bench.txt pyproject.toml tools/venv.sh .tools/uv
 	tools/venv.sh .venv-bench requirements/bench.txt '$(PYTHON)'

@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         shutdown_telemetry,
     )
     from .telemetry.settings import TelemetrySettings
+    from .telemetry.span_processor import TellmeterSpanProcessor
     from .telemetry.tracing import (
         TracingManager,
         add_span_event,
@@ -158,6 +159,7 @@ _WHERE = {
     "TelemetryManager": "telemetry.manager",
     "TelemetrySettings": "telemetry.settings",
     "TellmeterError": "errors",
+    "TellmeterSpanProcessor": "telemetry.span_processor",
     "TextFormatter": "instruments.logs",
     "TooLarge": "pipeline.outcome",
     "TracingManager": "telemetry.tracing",
@@ -270,6 +272,7 @@ __all__ = [
     "TelemetryManager",
     "TelemetrySettings",
     "TellmeterError",
+    "TellmeterSpanProcessor",
     "TextFormatter",
     "TooLarge",
     "TracingManager",

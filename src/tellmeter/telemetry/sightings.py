@@ -10,19 +10,29 @@ import math
 import time
 import weakref
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Protocol
 
 from ..call import Call
 from ..records import AgentMetrics
 from ..wire.calls import WireCall
 
 MOST_ENDED = 1000
-SLACK_SECONDS = 0.05  # between two readings of the clock around one call
 LATE_SECONDS = 1.0  # records are not made quite in the order in which their calls ended
 
 _ASIDE = frozenset({"embeddings", "count_tokens"})  # what is done beside a chat
 
 OPEN, COUNTED, SAME, NOTHING = "open", "counted", "same", "nothing"
+
+
+class Counted(Protocol):
+    """A record or a usage."""
+
+    @property
+    def input_tokens(self) -> int: ...  # noqa: D102 - as in records
+
+    @property
+    def output_tokens(self) -> int: ...  # noqa: D102
 
 
 class Sighting:
@@ -44,14 +54,12 @@ class Sighting:
         self.whole = False  # whether the tokens are the provider's count of the whole call
         self.told_by: set[str] = set()  # instrumentations whose spans are of it
 
-    def know(self, record: AgentMetrics, response_id: str | None) -> None:
+    def know(self, operation: str, models: Iterable[str | None], response_id: str | None, usage: Counted) -> None:
         """Take over what is known now that it has ended."""
-        self.operation = record.operation
-        self.models = _names(record.model, record.response_model)
+        self.operation = operation
+        self.models = _names(*models)
         self.response_id = response_id
-        self.tokens = record.input_tokens, record.output_tokens
-        self.whole = record.status == "success" and not record.tokens_estimated
-        self.ended = record.timestamp + record.latency_ms / 1000
+        self.tokens = usage.input_tokens, usage.output_tokens
 
     def counts(self) -> bool:
         """Whether there is, or will be, a record of it."""
@@ -63,12 +71,12 @@ class Sighting:
 
     def is_same(self, other: Sighting) -> bool:
         """Whether two observers saw one call."""
+        if self.began > other.ended or other.began > self.ended:
+            return False
         if self.response_id and other.response_id:
             return self.response_id == other.response_id
         return (
             (self.operation in _ASIDE) == (other.operation in _ASIDE)
-            and self.began <= other.ended + SLACK_SECONDS
-            and other.began <= self.ended + SLACK_SECONDS
             and not (self.models and other.models and self.models.isdisjoint(other.models))
             and _agree(self, other)
         )
@@ -100,7 +108,9 @@ class OwnSighting(Sighting):
         if record is None:
             self.fate = NOTHING
             return
-        self.know(record, call.response_id)
+        self.know(record.operation, (record.model, record.response_model), call.response_id, record)
+        self.whole = record.status == "success" and not record.tokens_estimated
+        self.ended = record.timestamp + record.latency_ms / 1000
         self.fate = COUNTED
         if isinstance(call, WireCall):  # one's own functions may be around a call, and step back behind it
             self._log.add(self)
@@ -120,34 +130,46 @@ class Sightings:
     """The newest in this process."""
 
     def __init__(self) -> None:
-        self._open: weakref.WeakSet[OwnSighting] = weakref.WeakSet()
+        # By id. Its references are listed in one step, whatever other threads add meanwhile.
+        self._open: weakref.WeakValueDictionary[int, OwnSighting] = weakref.WeakValueDictionary()
         self._ended: deque[Sighting] = deque(maxlen=MOST_ENDED)
 
     def begin(self, call: Call) -> OwnSighting:
         """See a call that begins."""
         sighting = OwnSighting(call, self)
         if isinstance(call, WireCall):
-            self._open.add(sighting)
+            self._open[id(sighting)] = sighting
         return sighting
 
     def add(self, sighting: Sighting) -> None:
         """Keep one of which there is a record, to compare with others."""
+        self._open.pop(id(sighting), None)
         self._ended.append(sighting)
 
     def same_as(self, told: Sighting) -> Sighting | None:
         """What another observer saw of the call that a span tells of, unless a span like it is of that already."""
+
+        def distance(other: Sighting) -> tuple[bool, float]:
+            # Of calls that are alike the first inside the span: spans that end later may have begun after it.
+            inside = other.began >= told.began
+            return not inside, other.began if inside else -other.began
+
+        possible = []
         for other in self._candidates(told):
             if other.who != told.who and told.who not in other.told_by and told.is_same(other):
-                return other
-        return None
+                if told.response_id and other.response_id:
+                    return other
+                possible.append(other)
+        return min(possible, key=distance, default=None)
 
     def _candidates(self, told: Sighting) -> Iterator[Sighting]:
         for other in reversed(self._ended.copy()):
             if other.ended < told.began - LATE_SECONDS:
                 break
             yield other
-        for one in list(self._open):
-            call = one.call
-            if call is not None and told.began - SLACK_SECONDS <= one.began <= told.ended:
+        for reference in self._open.valuerefs():
+            one = reference()
+            call = None if one is None else one.call
+            if one is not None and call is not None and told.began <= one.began <= told.ended:
                 one.models = _names(call.live()[1])
                 yield one

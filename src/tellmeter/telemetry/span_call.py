@@ -22,6 +22,10 @@ _MOST_INSIDE = 16  # calls inside that are remembered; one is enough, unless it 
 _FIRST_TOKEN = frozenset(
     {"First Token Stream Event", "gen_ai.content.completion.chunk", "llm.content.completion.chunk"}
 )
+# What the provider does nothing for, and bills nothing.
+_REFUSED = frozenset(
+    {"authentication", "permission_denied", "rate_limit", "quota", "validation", "context_length", "not_found"}
+)
 
 
 class SpanCall(Call):
@@ -64,14 +68,14 @@ class SpanCall(Call):
         """Whether a record comes of it, or of who saw the same call; some spans never end."""
         return self.ended and self.seen.fate != NOTHING
 
-    def finish_with(self, span: Any) -> bool:
-        """Take what is read of the span that ended; False where it had ended already, or in the process before."""
+    def finish_with(self, span: Any, attributes: dict[str, Any]) -> bool:
+        """Take what is read of the span that ended; False where it had ended already, or began before a fork."""
         if not self._not_ended or self._generation != lifecycle.forks:
             return False
         self._not_ended.clear()
         self._name = span.name
         self._client = span.kind.name == "CLIENT"
-        self._attributes = genai.picked(span.attributes or {})
+        self._attributes = attributes
         self._failed = span.status.status_code.name == "ERROR"
         events = span.events
         if events:
@@ -103,15 +107,16 @@ class SpanCall(Call):
             if said is None:
                 self.seen.fate = NOTHING
                 return None
-            record = self._read(said)
-            self.seen.know(record, said.response_id)
+            outcome = self._outcome(said)
+            self.seen.whole = outcome[0] == "success"
+            self.seen.know(said.operation, (said.model, said.response_model), said.response_id, said.usage or Usage())
             if self._is_counted_already():
                 self.seen.fate = SAME
                 count("spans_of_metered_calls", self.seen.who)
                 return None
             self.seen.fate = COUNTED
             self.log.add(self.seen)
-            return record
+            return self._read(said, *outcome)
         finally:
             self.inside, self.outer, self.around, self._attributes = [], None, None, {}  # no cycles are left
 
@@ -119,7 +124,7 @@ class SpanCall(Call):
         if any(one.counts() and self.seen.may_be(one) for one in self.inside):
             return True
         # What is around it, where that ended first.
-        if self.around is not None and self.around.fate == COUNTED:
+        if self.around is not None and self.around.fate == COUNTED and self.around.may_be(self.seen):
             return True
         outer = self.outer
         while outer is not None:
@@ -131,28 +136,28 @@ class SpanCall(Call):
             same.told_by.add(self.seen.who)
         return same is not None
 
-    def _read(self, said: genai.Said) -> AgentMetrics:
+    def _read(self, said: genai.Said, status: str, name: str | None, category: str | None) -> AgentMetrics:
         config = self.target.config
+        usage = said.usage or Usage()
         self.operation = said.operation
         self.model = said.model or said.response_model or ""
         self.response_model = said.response_model
         self.provider = said.provider_name(config.providers)
         self.request_id = self.response_id = said.response_id
         self.finish_reason = said.finish_reason
-        self.status_code = said.status_code
+        self.output_tokens = usage.output_tokens
         if said.first_chunk_seconds and not self._first_token_at:
             self._first_token_at = self.started + int(said.first_chunk_seconds * 1e9)
         streamed = said.stream or bool(self._first_token_at)
         self.method = "stream" if streamed else "embed" if self.operation == "embeddings" else "generate"
-        status, name, category = self._outcome(said)
+        if status == "success" and streamed and not said.finish_reason and not usage.output_tokens:
+            status, category = "closed_early", "cancelled"  # a whole stream has one or the other
         self._error = (name,) if name else ()
-        usage = said.usage or Usage()
         if said.usage is None and self.operation != "count_tokens":
-            self.refused = (self.status_code or 0) >= 400
+            self.refused = (self.status_code or 0) >= 400 or category in _REFUSED
             self.unpriced = not self.refused
             if status == "success":
                 count("usage_missing", self.provider)
-        self.output_tokens = usage.output_tokens
         record = self._record(
             usage=usage,
             status=status,
