@@ -12,6 +12,7 @@ import msgspec
 from ...usage import Usage
 from ..answer import Answer, Asked, Format
 from ..sse import IGNORED, OTHER, PLAIN, SseReader, Template, head_template
+from .anthropic_usage import AnthropicUsage, usage_of
 from .bodies import Body, add_tool, fail_raw, present, read_whole, size_of_text
 
 NAME = "anthropic_messages"
@@ -24,25 +25,6 @@ class _Request(msgspec.Struct, gc=False):
     stream: bool | None = None
 
 
-class _Written(msgspec.Struct, gc=False):
-    ephemeral_5m_input_tokens: int | None = None
-    ephemeral_1h_input_tokens: int | None = None
-
-
-class _Made(msgspec.Struct, gc=False):
-    thinking_tokens: int | None = None
-
-
-class _Usage(msgspec.Struct, gc=False):
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_creation: _Written | None = None
-    output_tokens_details: _Made | None = None
-    service_tier: str | None = None
-
-
 class _Block(msgspec.Struct, gc=False):
     type: str | None = None
     name: str | None = None
@@ -53,7 +35,7 @@ class _Message(msgspec.Struct, gc=False):
     model: str | None = None
     content: list[_Block] | None = None
     stop_reason: str | None = None
-    usage: _Usage | None = None
+    usage: AnthropicUsage | None = None
     error: msgspec.Raw = msgspec.Raw()
 
 
@@ -70,7 +52,7 @@ class _Event(msgspec.Struct, gc=False):
     message: _Message | None = None
     content_block: _Block | None = None
     delta: _Delta | None = None
-    usage: _Usage | None = None
+    usage: AnthropicUsage | None = None
     error: msgspec.Raw = msgspec.Raw()
 
 
@@ -105,7 +87,7 @@ def _read(data: bytes) -> Answer:
     message = _messages.read(data)
     if message is not None:
         _note(answer, message)
-        answer.usage = _usage_of(message.usage)
+        answer.usage = usage_of(message.usage)
     return answer
 
 
@@ -135,26 +117,6 @@ def _note_block(answer: Answer, block: _Block) -> None:
         add_tool(answer, block.name)
 
 
-def _usage_of(stated: _Usage | None) -> Usage | None:
-    if stated is None or (stated.input_tokens is None and stated.output_tokens is None):
-        return None
-    read = stated.cache_read_input_tokens or 0
-    written = stated.cache_creation or _Written()
-    hour = written.ephemeral_1h_input_tokens or 0
-    write = stated.cache_creation_input_tokens
-    if write is None:
-        write = hour + (written.ephemeral_5m_input_tokens or 0)
-    made = stated.output_tokens_details
-    return Usage(
-        input_tokens=(stated.input_tokens or 0) + read + write,
-        output_tokens=stated.output_tokens or 0,
-        cached_tokens=read,
-        cache_write_tokens=write,
-        cache_write_1h_tokens=hour,
-        reasoning_tokens=(made.thinking_tokens if made is not None else None) or 0,
-    )
-
-
 class Reader(SseReader):
     """Events are what the API calls so, without pings.
 
@@ -168,7 +130,7 @@ class Reader(SseReader):
 
     def __init__(self) -> None:
         super().__init__()
-        self._usage = _Usage()
+        self._usage = AnthropicUsage()
 
     def read(self, name: bytes, data: bytes, whole: bool) -> int:  # noqa: D102
         event = _events.read(data, quiet=not whole)
@@ -202,15 +164,12 @@ class Reader(SseReader):
             fail_raw(answer, event.error if present(event.error) else msgspec.Raw(data))
         return OTHER
 
-    def _merge(self, stated: _Usage | None) -> None:
+    def _merge(self, stated: AnthropicUsage | None) -> None:
         """Take over the fields that are stated."""
         if stated is None:
             return
-        for field in _Usage.__struct_fields__:
-            value = getattr(stated, field)
-            if value is not None:
-                setattr(self._usage, field, value)
-        self.answer.usage = _usage_of(self._usage)
+        self._usage.merge(stated)
+        self.answer.usage = usage_of(self._usage)
         self.answer.service_tier = self._usage.service_tier or self.answer.service_tier
 
     def template(self, event: bytes) -> Template | None:  # noqa: D102

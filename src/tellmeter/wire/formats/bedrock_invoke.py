@@ -10,35 +10,15 @@ from __future__ import annotations
 
 import msgspec
 
-from ...usage import Usage
 from ..answer import Answer
 from ..sse import CONTENT, IGNORED, OTHER
 from . import bedrock
+from .anthropic_usage import AnthropicUsage
+from .anthropic_usage import usage_of as counted_by
 from .bodies import Body, add_tool, fail_raw, filled, present, size_of_text
 from .openai_usage import OpenAIUsage, usage_of
 
 NAME = "bedrock_invoke"
-
-
-class _Written(msgspec.Struct, gc=False):
-    ephemeral_5m_input_tokens: int | None = None
-    ephemeral_1h_input_tokens: int | None = None
-
-
-class _Made(msgspec.Struct, gc=False):
-    thinking_tokens: int | None = None
-
-
-class _Tokens(msgspec.Struct, gc=False):
-    """Tokens as Anthropic states them; the families that state input and output alone fit in."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_creation: _Written | None = None
-    output_tokens_details: _Made | None = None
-    service_tier: str | None = None
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -88,7 +68,7 @@ class _Block(msgspec.Struct, gc=False):
 class _Start(msgspec.Struct, gc=False):
     id: str | None = None
     model: str | None = None
-    usage: _Tokens | None = None
+    usage: AnthropicUsage | None = None
 
 
 class _Delta(msgspec.Struct, gc=False):
@@ -100,7 +80,7 @@ class _Delta(msgspec.Struct, gc=False):
 
 
 class _Meta(msgspec.Struct, gc=False):
-    billed_units: _Tokens | None = None
+    billed_units: AnthropicUsage | None = None
 
 
 class _Cohere(msgspec.Struct, gc=False):
@@ -163,7 +143,7 @@ class _Chunk(msgspec.Struct, gc=False):
 
 _events = Body(_Event, NAME)
 _chunks = Body(_Chunk, NAME)
-_tokens = Body(_Tokens, NAME)
+_tokens = Body(AnthropicUsage, NAME)
 _openai = Body(OpenAIUsage, NAME)
 _converse = Body(bedrock.Converse, NAME)
 
@@ -189,7 +169,7 @@ class _Notes:
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
-        self._tokens = _Tokens()
+        self._tokens = AnthropicUsage()
         self._calls: set[tuple[int | None, int]] = set()
 
     def take(self, event: _Event) -> None:
@@ -232,7 +212,7 @@ class _Notes:
             return
         usage = _tokens.read(bytes(event.usage)) if present(event.usage) else None
         counted = [piece.tokenCount for piece in pieces if piece.tokenCount is not None]
-        plain = _Tokens(
+        plain = AnthropicUsage(
             input_tokens=_first(event.inputTextTokenCount, event.prompt_token_count),
             output_tokens=_first(
                 event.totalOutputTextTokenCount, event.generation_token_count, sum(counted) if counted else None
@@ -241,13 +221,10 @@ class _Notes:
         billed = [meta.billed_units for meta in (event.meta, cohere.meta) if meta is not None]
         changed = False
         for tokens in (start.usage, usage, plain, *billed):
-            for field in _Tokens.__struct_fields__ if tokens is not None else ():
-                value = getattr(tokens, field)
-                if value is not None:
-                    setattr(self._tokens, field, value)
-                    changed = True
+            if tokens is not None:
+                changed = self._tokens.merge(tokens) or changed
         if changed:
-            self.answer.usage = _usage_of(self._tokens) or self.answer.usage
+            self.answer.usage = counted_by(self._tokens) or self.answer.usage
             self.answer.service_tier = self._tokens.service_tier or self.answer.service_tier
 
     def _take_calls(self, piece: _Piece) -> None:
@@ -268,25 +245,6 @@ def _pieces(event: _Event) -> list[_Piece]:
 def _finish_of(piece: _Piece) -> str | None:
     reason = piece.finishReason.reason if piece.finishReason is not None else None
     return piece.finish_reason or piece.stop_reason or piece.completionReason or reason
-
-
-def _usage_of(stated: _Tokens) -> Usage | None:
-    """Tokens as they are billed. Anthropic states input without what was read from or written to a cache."""
-    if stated.input_tokens is None and stated.output_tokens is None:
-        return None
-    written = stated.cache_creation or _Written()
-    hour = written.ephemeral_1h_input_tokens or 0
-    write = _first(stated.cache_creation_input_tokens, hour + (written.ephemeral_5m_input_tokens or 0)) or 0
-    read = stated.cache_read_input_tokens or 0
-    made = stated.output_tokens_details or _Made()
-    return Usage(
-        input_tokens=(stated.input_tokens or 0) + read + write,
-        output_tokens=stated.output_tokens or 0,
-        cached_tokens=read,
-        cache_write_tokens=write,
-        cache_write_1h_tokens=hour,
-        reasoning_tokens=made.thinking_tokens or 0,
-    )
 
 
 def _first(*values: int | None) -> int | None:

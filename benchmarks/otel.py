@@ -1,7 +1,8 @@
-"""What an export of 10,000 series over OTLP costs, beside the OpenTelemetry SDK's own reader with the same series.
+"""OpenTelemetry: a call with its span beside other instrumentations, and an export of 10,000 series beside the SDK's.
 
-    python benchmarks/otel_export.py
+    python benchmarks/otel.py [--rounds 7] [--only calls|export]
 
+Calls are measured as `call_overhead.py` does. The export is that of the registry over OTLP, beside the SDK's own reader.
 Ten metrics of 1,000 series with three labels each. A recording of ours waits to be added up by whoever reads, and the
 SDK adds at once: "record in each and collect" is what a program pays for both. Where nothing is new, the SDK has no
 series left under delta, and we look through ours. "encode" is what the public exporter does with the data of either,
@@ -10,9 +11,13 @@ where it is installed. CPU time of one thread; the median of rounds in which bot
 
 from __future__ import annotations
 
+import argparse
 import gc
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 from _harness import frozen, middle, ratio
 from _metric_subjects import BOUNDS, NAMES, UNLIMITED, many_labels
@@ -94,7 +99,24 @@ def encoding(collect):
     return encode_metrics(metrics).SerializeToString()
 
 
+CALLS = ("tellmeter", "tellmeter, spans", "tellmeter, live spans", "opentelemetry genai-openai", "openllmetry")
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--only", choices=["calls", "export"])
+    options = parser.parse_args()
+    if options.only != "export":
+        program = Path(__file__).with_name("call_overhead.py")
+        asked = [sys.executable, str(program), "--rounds", str(options.rounds), "--only", ";".join(CALLS)]
+        subprocess.run(asked, check=True)
+        print()
+    if options.only != "calls":
+        export()
+
+
+def export() -> None:
     print(f"{'10,000 series, ms of CPU':52}{'tellmeter':>11}{'OpenTelemetry SDK':>22}")
     for temporality, word in ((CUMULATIVE, "cumulative"), (DELTA, "delta")):
         for kind in ("counters", "histograms"):
