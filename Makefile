@@ -20,24 +20,18 @@ LEGACY := .venv-legacy/bin
 LOCK := .tools/uv pip compile pyproject.toml --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header --quiet --upgrade
 
-.PHONY: demo test test-current test-legacy test-plain test-telemetry servers check check-lint check-format check-types check-floors bench docs lock clean
+.PHONY: demo test test-current test-legacy test-telemetry servers check check-lint check-format check-types check-floors bench docs lock clean
 
 demo: .venv/ready
 	$(BIN)/tellmeter demo $(if $(SECONDS),--seconds $(SECONDS))
 
-test: test-current test-legacy test-plain test-telemetry
+test: test-current test-legacy test-telemetry
 
 test-current: .venv/ready .venv-servers/ready .venv-phoenix/ready servers
 	$(BIN)/python tools/tests.py $(PYTEST_ARGS)
 
 test-legacy: .venv-legacy/ready
 	$(LEGACY)/python -m pytest -m sdk $(PYTEST_ARGS)
-
-# What has nothing to do with OpenTelemetry passes without it.
-PLAIN := tests/unit --ignore=tests/unit/sinks --ignore=tests/unit/pipeline --ignore=tests/unit/registry
-
-test-plain: .venv/ready
-	$(BIN)/python -m pytest -p tests.support.without_otel $(PLAIN) -m 'not heavy and not sdk' -q $(PYTEST_ARGS)
 
 test-telemetry: .venv-telemetry/ready
 	.venv-telemetry/bin/python -m pytest tests/real/test_instrumentations.py -q $(PYTEST_ARGS)

@@ -2,7 +2,8 @@
 
     python tools/tests.py [ARGUMENTS OF PYTEST]
 
-Where the arguments name files or folders it is one run, as usual. The output of the unit tests comes last.
+After the unit tests, those that have nothing to do with OpenTelemetry run again as if it were not there. Where the
+arguments name files or folders it is one run, as usual. The output of the unit tests comes last.
 """
 
 from __future__ import annotations
@@ -11,10 +12,16 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NOTHING_SELECTED = 5  # pytest's exit code
+_ELSEWHERE = ("sinks", "pipeline", "registry")  # nothing there asks for OpenTelemetry but the sink that is for it
+PLAIN = [
+    *("-p", "tests.support.without_otel", "-m", "not heavy and not sdk"),
+    *("tests/unit", *(f"--ignore=tests/unit/{name}" for name in _ELSEWHERE)),
+]
 
 
 def main(arguments: list[str]) -> int:
@@ -25,17 +32,20 @@ def main(arguments: list[str]) -> int:
     others = sorted(str(one.relative_to(ROOT)) for one in (ROOT / "tests").iterdir() if any(one.glob("test_*.py")))
     with tempfile.TemporaryFile() as output:
         # Not in the shell's background, where SIGINT is ignored: programs under test are ended by it.
-        unit = subprocess.Popen([*pytest, "tests/unit"], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
-        first = subprocess.call([*pytest, *(one for one in others if one != "tests/unit")], cwd=ROOT)  # noqa: S603
-        second = unit.wait()
+        def aside(*asked: str) -> int:
+            return subprocess.call([*pytest, *asked], cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
+
+        with ThreadPoolExecutor(1) as pool:
+            unit, plain = pool.submit(aside, "tests/unit"), pool.submit(aside, *PLAIN)
+            first = subprocess.call([*pytest, *(one for one in others if one != "tests/unit")], cwd=ROOT)  # noqa: S603
+            codes = [first, unit.result(), plain.result()]
         output.seek(0)
         sys.stdout.flush()
         os.write(sys.stdout.fileno(), b"\n")
         while part := output.read(65536):
             sys.stdout.buffer.write(part)
         sys.stdout.flush()
-    codes = [code for code in (first, second) if code != NOTHING_SELECTED]
-    return max(codes, default=NOTHING_SELECTED)
+    return max((code for code in codes if code != NOTHING_SELECTED), default=NOTHING_SELECTED)
 
 
 if __name__ == "__main__":
