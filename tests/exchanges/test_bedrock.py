@@ -13,6 +13,7 @@ from tellmeter import counts
 from tellmeter.wire.event_stream import Frames
 from tellmeter.wire.formats import bedrock, bedrock_converse, bedrock_invoke
 from tests.support.exchanges import load, need_exchanges
+from tests.support.readers import read_cut
 
 FORMATS = {
     "converse": bedrock_converse.FORMAT,
@@ -51,17 +52,6 @@ def events_in(exchange):
     for message in Frames().feed(exchange.body):
         body = json.loads(message.payload)
         yield message.event_type, json.loads(base64.b64decode(body["bytes"])) if "bytes" in body else body
-
-
-def reader_of(exchange, form, sizes):
-    reader = form.new_reader()
-    at = 0
-    while at < len(exchange.body):
-        size = next(sizes)
-        reader.feed(exchange.body[at : at + size])
-        at += size
-    reader.finish()
-    return reader
 
 
 def always(size):
@@ -203,7 +193,7 @@ def test_streams_count_their_events_however_they_are_cut(recorded, size):
     def check(exchange, form):
         if not exchange.is_stream:
             return None
-        reader = reader_of(exchange, form, always(size))
+        reader = read_cut(form, exchange.body, always(size))
         found = (reader.events, reader.content_events, reader.done)
         wanted = (exchange.expected["stream_events"], content_of(exchange), exchange.expected["stream_complete"])
         return None if found == wanted else (found, wanted)
@@ -215,9 +205,9 @@ def test_a_stream_says_the_same_in_one_piece_and_cut_at_random(recorded):
     def check(exchange, form):
         if not exchange.is_stream:
             return None
-        whole = reader_of(exchange, form, always(len(exchange.body)))
+        whole = read_cut(form, exchange.body, always(len(exchange.body)))
         for seed in range(5):
-            cut = reader_of(exchange, form, at_random(seed))
+            cut = read_cut(form, exchange.body, at_random(seed))
             if said(cut) != said(whole) or form.read_answer(exchange.body, 200) != whole.answer:
                 return seed
         return None
@@ -258,7 +248,7 @@ def test_the_size_of_the_text(recorded):
     def check(exchange, form):
         if not exchange.is_stream:
             return None
-        size = reader_of(exchange, form, always(1000)).text_size
+        size = read_cut(form, exchange.body, always(1000)).text_size
         texts = texts_in(exchange)
         # JSON may be written in several ways: between the bare text and the text with all escaped.
         least = sum(len(text.encode()) for text in texts)
@@ -276,7 +266,7 @@ def test_nothing_in_them_is_unreadable(recorded):
     before = noticed()
     for exchange, form in recorded:
         if exchange.is_stream:
-            reader_of(exchange, form, always(700))
+            read_cut(form, exchange.body, always(700))
         elif exchange.status == 200:
             read(exchange, form)
     assert noticed() == before

@@ -11,6 +11,7 @@ import pytest
 from tellmeter import counts
 from tellmeter.wire.formats import gemini, gemini_embeddings
 from tests.support.exchanges import load, need_exchanges
+from tests.support.readers import read_cut
 
 FORMATS = {
     "generate_content": gemini.FORMAT,
@@ -43,18 +44,6 @@ def mismatches(recorded, check):
 
 def read(exchange, form):
     return form.read_answer(exchange.body, exchange.status)
-
-
-def streamed(exchange, form, sizes):
-    """A reader that got the body in pieces of these sizes."""
-    reader = form.new_reader()
-    at = 0
-    while at < len(exchange.body):
-        size = next(sizes)
-        reader.feed(exchange.body[at : at + size])
-        at += size
-    reader.finish()
-    return reader
 
 
 def events_of(body):
@@ -147,7 +136,7 @@ def test_errors(recorded):
     assert mismatches(recorded, check) == []
     failed = [exchange for exchange, form in recorded if form is gemini.STREAM and not exchange.is_stream]
     for exchange in failed:  # its content type may say that it is a stream
-        answer = streamed(exchange, gemini.STREAM, iter(lambda: 64, None)).answer
+        answer = read_cut(gemini.STREAM, exchange.body, iter(lambda: 64, None)).answer
         assert (answer.failed, answer.error_type) == (True, exchange.expected["error_type"])
 
 
@@ -158,7 +147,7 @@ def test_streams_count_their_events_however_they_are_cut(recorded, seed):
     def check(exchange, form):
         if not exchange.is_stream:
             return None
-        reader = streamed(exchange, form, iter(lambda: draw.choice((1, 7, 100, 1400, 9000)), None))
+        reader = read_cut(form, exchange.body, iter(lambda: draw.choice((1, 7, 100, 1400, 9000)), None))
         found = (reader.events, reader.content_events, reader.done)
         expected = exchange.expected
         wanted = (expected["stream_events"], content_events(exchange), expected["stream_complete"])
@@ -183,7 +172,7 @@ def test_nothing_in_them_is_unreadable(recorded):
     before = noticed()
     for exchange, form in recorded:
         if exchange.is_stream:
-            streamed(exchange, form, iter(lambda: 700, None))
+            read_cut(form, exchange.body, iter(lambda: 700, None))
         else:
             read(exchange, form)
     assert noticed() == before
