@@ -1,0 +1,1 @@
+"""The official SDKs behind the LLMClient, a file each."""
