@@ -1,4 +1,4 @@
-"""Metering set up by the environment: in one line, and with sinks that the program chooses itself.
+"""Metering set up by the environment: in one line, and as a client with sinks that the program chooses itself.
 
 It calls OpenAI once (`OPENAI_API_KEY`), and says what became of the record:
 
@@ -13,6 +13,7 @@ from typing import Any
 import openai
 
 import tellmeter
+from tellmeter import LLMClient
 
 
 def from_environment() -> tellmeter.MetricsCollector:
@@ -42,16 +43,29 @@ def create_metrics_sinks() -> list[Any]:
     return sinks
 
 
-def main() -> None:
-    """One call, and what became of its record."""
-    if sys.argv[1:] == ["chosen"]:
-        collector = tellmeter.configure(create_metrics_config(), sinks=create_metrics_sinks())
-    else:
-        collector = from_environment()
+def sdk_call() -> tellmeter.MetricsCollector:
+    """A call of the SDK, metered as the environment says."""
+    collector = from_environment()
     tellmeter.instrument()
     with openai.OpenAI() as client:
         client.chat.completions.create(model="gpt-4o-mini", messages=[{"role": "user", "content": "Hello!"}])
     collector.flush_sync()
+    return collector
+
+
+def client_call() -> tellmeter.MetricsCollector:
+    """A call of a client with settings and sinks of its own."""
+    with LLMClient(
+        metrics_config=create_metrics_config(),
+        metrics_sinks=create_metrics_sinks() or None,
+    ) as client:
+        client.generate_sync("Hello!", model="gpt-4o-mini")
+    return client.metrics_collector
+
+
+def main() -> None:
+    """One call, and what became of its record."""
+    collector = client_call() if sys.argv[1:] == ["chosen"] else sdk_call()
     for name, sink in collector.stats().sinks.items():
         print(f"{name}: {sink.delivered} of {sink.accepted} delivered")  # noqa: T201 - an example
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tellmeter.registry.catalogue import CATALOGUE, LLM_METRICS
+from tellmeter.registry.catalogue import CATALOGUE, CLIENT_METRICS, LLM_METRICS
 from tellmeter.registry.definition import MetricDefinition
 
 HEAD = """\
@@ -20,6 +20,11 @@ LLM = """
 
 Fed by every call that tellmeter sees. `MetricsConfig(label_tags=[...])` adds tags as labels.
 """
+CLIENT = """
+## LLMClient
+
+Fed by every `LLMClient`; where several have a circuit breaker for one provider, the page shows the worst of them.
+"""
 OTHERS = """
 ## For your own code
 
@@ -32,8 +37,10 @@ def main() -> None:
     sys.stdout.write(HEAD)
     sys.stdout.write(LLM)
     sys.stdout.writelines(table(LLM_METRICS))
+    sys.stdout.write(CLIENT)
+    sys.stdout.writelines(table(CLIENT_METRICS))
     sys.stdout.write(OTHERS)
-    sys.stdout.writelines(table(tuple(one for one in CATALOGUE if one not in LLM_METRICS)))
+    sys.stdout.writelines(table(tuple(one for one in CATALOGUE if one not in (*LLM_METRICS, *CLIENT_METRICS))))
 
 
 def table(definitions: tuple[MetricDefinition, ...]) -> list[str]:

@@ -184,7 +184,10 @@ class Call:
         if self.running is not None:
             self.running.over = True
         if self._generation == lifecycle.forks:  # the copy in a forked child belongs to the parent
-            self.target.submit(self)
+            self._submit()
+
+    def _submit(self) -> None:
+        self.target.submit(self)
 
     def discard(self) -> None:
         """End the call without a record, for what is counted elsewhere; nothing happens once it has ended."""

@@ -115,13 +115,13 @@ _EXCEPTIONS = {
     "context_length": "ContentTooLargeError RequestTooLargeError ContextWindowExceededError",
     "content_filter": "ContentFilterFinishReasonError ContentPolicyViolationError",
     "validation": "BadRequestError UnprocessableEntityError ParamValidationError ValidationError",
-    "not_found": "NotFoundError",
+    "not_found": "NotFoundError UnknownModelError",
     "conflict": "ConflictError",
     "overloaded": "OverloadedError ServiceUnavailableError",
     "server_error": "InternalServerError ServerError",
     "network": (
         "APIConnectionError TransportError ConnectionError ClientConnectionError ClientPayloadError gaierror SSLError "
-        "HTTPClientError EndpointConnectionError StreamError"
+        "HTTPClientError EndpointConnectionError ProtocolError IncompleteReadError StreamError"
     ),
 }
 

@@ -42,6 +42,13 @@ class PriceBook:
         # Gives the prices in force as genai-prices has them; once it has failed to load, nothing at all.
         self._editions: Callable[[Edition | None], Edition | None] | None = None
 
+    def load(self) -> None:
+        """Load the price list, which takes a moment the first time; what goes wrong is counted."""
+        try:
+            self._current()
+        except Exception as error:
+            count("price_error", type(error).__name__)
+
     def cost(
         self,
         provider: str,

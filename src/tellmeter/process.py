@@ -126,13 +126,27 @@ def _is_off_in_the_environment() -> bool:
         return True
 
 
+def new_collector(
+    config: MetricsConfig | None, sinks: Iterable[Any] | None, registry: MetricsRegistry | None
+) -> MetricsCollector:
+    """A collector beside the process's, for who is given `config`, `sinks` or `registry`; None is the environment's.
+
+    Raises:
+        ConfigError, MissingExtra: as `configure`.
+    """
+    chosen = _sinks_of_the_environment() if sinks is None else sinks
+    return MetricsCollector(MetricsConfig.from_env() if config is None else config, sinks=chosen, registry=registry)
+
+
+def _sinks_of_the_environment() -> list[str]:
+    named = os.environ.get(SINKS_VARIABLE, "")
+    return [url.strip() for url in named.split(",") if url.strip()] or ["memory:"]
+
+
 def _make_collector(
     config: MetricsConfig | None, sinks: Iterable[Any], registry: MetricsRegistry | None = None
 ) -> MetricsCollector:
-    chosen = [sinks] if isinstance(sinks, str) else list(sinks)
-    if not chosen:
-        named = os.environ.get(SINKS_VARIABLE, "")
-        chosen = [url.strip() for url in named.split(",") if url.strip()] or ["memory:"]
+    chosen = ([sinks] if isinstance(sinks, str) else list(sinks)) or _sinks_of_the_environment()
     settings = MetricsConfig.from_env() if config is None else config
     if _watchers:  # before the filters and sampling of the settings
         kept = (one for one in settings.filters if one not in _watchers)

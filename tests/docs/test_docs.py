@@ -1,6 +1,6 @@
 """What the README and docs/ show is run: Python blocks of a page one after the other, `tellmeter` commands as written.
 
-The SDKs talk to the simulator. A comment on the line before a block steers it:
+Where a block awaits, an event loop of the page runs it. The SDKs talk to the simulator. A comment on the line before a block steers it:
 - `<!-- file: app.py -->`  the block is also written to that file, for the commands below it;
 - `<!-- not run: why -->`  a console block that cannot run here. Python blocks have no such way out.
 """
@@ -72,6 +72,10 @@ def environment(simulator, tmp_path):
         "OPENAI_API_KEY": "none",
         "ANTHROPIC_BASE_URL": simulator.url,
         "ANTHROPIC_API_KEY": "none",
+        "AWS_ENDPOINT_URL_BEDROCK_RUNTIME": simulator.url,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ACCESS_KEY_ID": "none",
+        "AWS_SECRET_ACCESS_KEY": "none",
     }
 
 
@@ -89,7 +93,7 @@ def test_python_blocks_run(page, environment, tmp_path):
                 (tmp_path / block.file).write_text(block.text, "utf-8")
     run = subprocess.run(
         [sys.executable, "-W", "error", "-"],
-        input="\n".join(program),
+        input="\n".join([_RUNNER, *program, "_runner.close()"]),
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -100,9 +104,19 @@ def test_python_blocks_run(page, environment, tmp_path):
     assert run.returncode == 0, run.stderr
 
 
+_RUNNER = """
+_runner = __import__("asyncio").Runner()
+def _run(text, page):
+    import ast
+    waiting = eval(compile(text, page, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), globals())
+    if waiting is not None:
+        _runner.run(waiting)
+"""
+
+
 def _execution(block: Block) -> str:
     padded = "\n" * block.line + block.text  # keeps the page's line numbers in tracebacks
-    return f"exec(compile({padded!r}, {name(block.page)!r}, 'exec'), globals())"
+    return f"_run({padded!r}, {name(block.page)!r})"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)

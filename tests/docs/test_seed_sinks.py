@@ -1,5 +1,6 @@
 """The guides that the sinks come from: each of their Python blocks runs with only its imports changed, with servers that
-are well and with servers that are down. The application notices nothing, and the ledger adds up.
+are well and with servers that are down. Their client is the LLMClient, and the simulator answers it. The application
+notices nothing of the sinks, and the ledger adds up.
 
 The guides' own sinks are used as a user who wrote them would, on our collector; then ours of the same names in their place.
 What the guides' sinks swallow is theirs. The guides are not part of the project: without
@@ -16,15 +17,18 @@ from typing import NamedTuple
 
 import pytest
 
+from tellmeter.simulator.server import SimulatorServer
+from tellmeter.simulator.traffic import Traffic
 from tests.support.exchanges import SHARED, need_shared
 from tests.support.guide_backends import backend
 from tests.support.guide_program import read_told
 from tests.unit.sinks.made import PATHS
 
 GUIDES = {"000": SHARED / "seeds" / "000_42622352e2b8ebd1.txt", "001": SHARED / "seeds" / "001_2fa0d0aec5d2b246.txt"}
-# Their packages' names -> ours. The client is put in place by the program that runs them.
+# Their packages' names -> ours.
 NAMES = {
-    r"^from steer_llm_sdk import SteerLLMClient$": "",
+    r"^from steer_llm_sdk import": "from tellmeter import",
+    r"\bSteerLLMClient\b": "LLMClient",
     r"^from steer_llm_sdk\.observability\.sinks import": "from tellmeter.sinks import",
     r"^from steer_llm_sdk\.observability(\.metrics)? import": "from tellmeter import",
     r'"steer_llm_sdk\.observability"': '"tellmeter"',
@@ -33,11 +37,15 @@ NAMES = {
 IMPORTS = """
 import asyncio, logging, os, time
 import httpx
-from tellmeter import AgentMetrics, MetricsConfig
+from tellmeter import AgentMetrics, LLMClient, MetricsConfig
 from tellmeter.sinks import InMemoryMetricsSink, MetricsSink
 logger = logging.getLogger("guide")
 """
-CLIENT = "client = SteerLLMClient(MetricsConfig(), [InMemoryMetricsSink()])\nawait client.generate('Hi', 'gpt-4')\n"
+CLIENT = """
+client = LLMClient(metrics_config=MetricsConfig(), metrics_sinks=[InMemoryMetricsSink()])
+answer = await client.generate("Hi", model="gpt-4")
+"""
+ASK = "answer = await client.generate('Hi', model='gpt-4'); assert answer.text and answer.usage.total_tokens"
 
 
 class Case(NamedTuple):
@@ -74,16 +82,33 @@ from tellmeter.sinks import CloudWatchMetricsSink, DatadogMetricsSink, PostgreSQ
 """
 OURS_OTEL = "from tellmeter.sinks import OTelMetricsSink\n"
 CASES = [
-    Case("000", 0, "assert response and len(await client.metrics_collector.sinks[0].get_metrics()) == 1"),
-    Case("000", 1, "assert summary.count == 1 and metrics[0].total_tokens == 42", CLIENT),
-    Case("000", 2, "await client.generate('Hi', 'gpt-4')", backends=("otlp",), ours=True),
+    Case(
+        "000",
+        0,
+        """
+(record,) = await client.metrics_collector.sinks[0].get_metrics()
+assert (record.model, record.provider, record.status, record.error_class) == ("gpt-4", "openai", "success", None)
+assert record.total_tokens == response.usage.total_tokens == response.usage["total_tokens"] > 0
+assert record.cost_usd == response.cost_usd == response.cost_breakdown["total_cost"] > 0
+assert response.text and response.metrics is record and record.latency_ms > 0
+""",
+    ),
+    Case(
+        "000",
+        1,
+        "assert (summary.count, summary.error_rate, summary.models) == (1, 0.0, {'gpt-4': 1})\n"
+        "assert summary.avg_latency_ms == metrics[0].latency_ms > 0\n"
+        "assert summary.total_tokens == metrics[0].total_tokens == answer.usage.total_tokens > 0",
+        CLIENT,
+    ),
+    Case("000", 2, ASK, backends=("otlp",), ours=True),
     Case("000", 3, "assert config.streaming_sampling_rate == 0.5 and config.enable_cost_tracking"),
     Case(
         "000",
         4,
         """
 sink = InMemoryMetricsSink()
-client = SteerLLMClient(config, [sink])
+client = LLMClient(metrics_config=config, metrics_sinks=[sink])
 client.metrics_collector.record(AgentMetrics(model="a", input_tokens=1001))
 os.environ["ENVIRONMENT"] = "production"
 await client.metrics_collector.flush()
@@ -99,7 +124,7 @@ assert [one.total_tokens for one in await sink.get_metrics()] == [0, 1001]
     Case(
         "000",
         6,
-        "await client.generate('Hi', 'gpt-4'); await client.metrics_collector.flush()\nassert len(kept) == 1",
+        f"{ASK}; await client.metrics_collector.flush()\nassert [one.id for one in kept] == [answer.metrics.id]",
         "kept = []\nclass CustomDataWarehouseSink:\n  async def record(self, metrics): kept.append(metrics)\n",
         backends=("otlp",),
         ours=True,
@@ -107,7 +132,7 @@ assert [one.total_tokens for one in await sink.get_metrics()] == [0, 1001]
     Case(
         "000",
         7,
-        "await client.generate('Hi', 'gpt-4')\n"
+        f"{ASK}\n"
         "assert (await client.metrics_collector.sinks[0].get_summary()).count == 1\n"
         "assert client.metrics_collector.config.batch_size == 7",
         "os.environ.update(ENVIRONMENT='development', METRICS_BATCH_SIZE='7')\n",
@@ -115,7 +140,7 @@ assert [one.total_tokens for one in await sink.get_metrics()] == [0, 1001]
     Case(
         "000",
         7,
-        "await client.generate('Hi', 'gpt-4'); assert len(client.metrics_collector.sinks) == 1",
+        f"{ASK}; assert len(client.metrics_collector.sinks) == 1",
         OURS_OTEL,
         backends=("otlp",),
         ours=True,
@@ -124,14 +149,16 @@ assert [one.total_tokens for one in await sink.get_metrics()] == [0, 1001]
     Case(
         "000",
         8,
-        """
-await client.generate("Hi", "gpt-4")
+        ASK
+        + """
 async with app.router.lifespan_context(app):
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://guide") as web:
         summary = (await web.get("/metrics/summary")).json()
-        assert (summary["requests"], summary["total_tokens"], summary["models"]) == (1, 42, {"gpt-4": 1})
+        assert (summary["requests"], summary["error_rate"]) == (1, 0.0) and summary["p95_latency_ms"] > 0
+        assert (summary["providers"], summary["models"]) == ({"openai": 1}, {"gpt-4": 1})
+        assert summary["total_tokens"] == answer.usage.total_tokens
         (recent,) = (await web.get("/metrics/recent?limit=5")).json()
-        assert (recent["tokens"], recent["error"]) == (42, None) and recent["timestamp"] > 0
+        assert (recent["tokens"], recent["error"]) == (answer.usage.total_tokens, None) and recent["timestamp"] > 0
         assert (await web.delete("/metrics")).json() == {"status": "cleared"}
         assert (await web.get("/metrics/recent")).json() == []
 """,
@@ -140,13 +167,13 @@ async with app.router.lifespan_context(app):
         "000",
         9,
         "(sink,) = client.metrics_collector.sinks; sink.endpoint = os.environ['HTTP_URL']; sink.api_key = 'k'\n"
-        "for _ in range(120): await client.generate('Hi', 'gpt-4')\nawait client.metrics_collector.flush()",
+        "for _ in range(120): await client.generate('Hi', model='gpt-4')\nawait client.metrics_collector.flush()",
         backends=("http",),
     ),
     Case(
         "000",
         9,
-        "await client.generate('Hi', 'gpt-4'); await client.metrics_collector.flush(2)",
+        f"{ASK}; await client.metrics_collector.flush(2)",
         OURS_HTTP,
         only="# Use custom sink",
         backends=("http",),
@@ -263,7 +290,7 @@ class CustomMetricsSink(MetricsSink):
         except Exception as error:
             logger.error("not recorded: %s", type(error).__name__)
 """
-TESTS = {("000", 10): ("from tests.support.guide_program import SteerLLMClient", 2), ("001", 9): (CUSTOM, 2)}
+TESTS = {("000", 10): ("", 2), ("001", 9): (CUSTOM, 2)}
 
 
 @cache
@@ -279,6 +306,13 @@ def block_of(guide, number, only=""):
     for theirs, ours in NAMES.items():
         text = re.sub(theirs, ours, text, flags=re.MULTILINE)
     return text
+
+
+@pytest.fixture(scope="module")
+def provider():
+    """What the SDKs' own environment variables say: a simulator, and a key that is made up."""
+    with SimulatorServer(Traffic(speed=0)) as server:
+        yield {"OPENAI_BASE_URL": server.openai_url, "OPENAI_API_KEY": "made-up"}
 
 
 def run(program, folder, *command, **environ):
@@ -303,13 +337,13 @@ def runs():
 
 
 @pytest.mark.parametrize(("case", "up"), list(runs()))
-def test_a_block_of_a_guide_does_no_harm_to_the_application(case, up, tmp_path):
+def test_a_block_of_a_guide_does_no_harm_to_the_application(case, up, provider, tmp_path):
     block = block_of(case.guide, case.block, case.only)
     earlier = "".join(block_of(case.guide, number) for number in case.earlier)
     program = f"{IMPORTS}\n{earlier}\n{case.before}\n{block}\n{case.after}"
     with ExitStack() as stack:
         backends = [stack.enter_context(backend(name, up=up)) for name in case.backends]
-        environ = {name: value for one in backends for name, value in one.environ.items()}
+        environ = provider | {name: value for one in backends for name, value in one.environ.items()}
         command = f"from tests.support.guide_program import main; main({60 if up else 2})"
         done = run(program, tmp_path, "-c", command, **environ)
         said = done.stdout + done.stderr
@@ -327,12 +361,12 @@ def test_a_block_of_a_guide_does_no_harm_to_the_application(case, up, tmp_path):
 
 
 @pytest.mark.parametrize(("guide", "number"), TESTS, ids=str)
-def test_the_tests_of_a_guide_pass(guide, number, tmp_path):
+def test_the_tests_of_a_guide_pass(guide, number, provider, tmp_path):
     block = block_of(guide, number)
     given, passing = TESTS[guide, number]
     (tmp_path / "test_guide.py").write_text(f"{IMPORTS}\n{given}\n{block}", "utf-8")
     options = ["-o", "asyncio_default_fixture_loop_scope=function", "-p", "no:cacheprovider", "-W", "error"]
-    done = run("", tmp_path, "-m", "pytest", "-q", *options, "test_guide.py")
+    done = run("", tmp_path, "-m", "pytest", "-q", *options, "test_guide.py", **provider)
     assert done.returncode == 0 and f"{passing} passed" in done.stdout, done.stdout + done.stderr
 
 

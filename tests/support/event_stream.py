@@ -3,7 +3,9 @@
 import base64
 import json
 import struct
-from zlib import crc32
+
+from tellmeter.simulator import aws_frames
+from tellmeter.simulator.aws_frames import frame
 
 _FIXED = {2: ">b", 3: ">h", 4: ">i", 5: ">q", 8: ">q", 9: "16s"}
 
@@ -22,13 +24,6 @@ def header(name, value, kind=None):
     return bytes([len(name.encode())]) + name.encode() + bytes([kind]) + tail
 
 
-def frame(headers, payload=b""):
-    """A message around headers that are already encoded."""
-    prelude = struct.pack(">II", 16 + len(headers) + len(payload), len(headers))
-    body = prelude + struct.pack(">I", crc32(prelude)) + headers + payload
-    return body + struct.pack(">I", crc32(body))
-
-
 def encode(headers, payload=b""):
     """A message with headers by name."""
     return frame(b"".join(header(name, value) for name, value in headers.items()), payload)
@@ -36,14 +31,12 @@ def encode(headers, payload=b""):
 
 def event(name, body):
     """An event with JSON in it."""
-    headers = {":event-type": name, ":content-type": "application/json", ":message-type": "event"}
-    return encode(headers, json.dumps(body, separators=(",", ":")).encode())
+    return aws_frames.event(name, json.dumps(body, separators=(",", ":")).encode())
 
 
 def exception(name, body):
     """An exception in the place of an event."""
-    headers = {":exception-type": name, ":content-type": "application/json", ":message-type": "exception"}
-    return encode(headers, json.dumps(body).encode())
+    return aws_frames.exception(name, json.dumps(body).encode())
 
 
 def chunk(body, **more):

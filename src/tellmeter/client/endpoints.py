@@ -81,6 +81,23 @@ _ALIASES = {
 }
 
 
+def provider_named(word: str) -> str | None:
+    """The provider that a word means, as `gemini` or `gcp.gemini`; None where there is none of that name."""
+    name = _ALIASES.get(word.strip().lower(), word.strip().lower())
+    return name if name in _ENDPOINTS else None
+
+
+def endpoint_of(provider: str) -> Endpoint:
+    """What is known of a provider's API; nothing for one that has no entry."""
+    return _ENDPOINTS.get(provider, _NOWHERE)
+
+
+def key_in_environment(endpoint: Endpoint) -> Secret | None:
+    """The key that the provider's own environment variable has."""
+    found = next(filter(None, (os.environ.get(name, "").strip() for name in endpoint.keys)), "")
+    return Secret(found) if found else None
+
+
 class Place:
     """Where an engine sends, and with what key.
 
@@ -95,7 +112,7 @@ class Place:
         if not isinstance(provider, str):
             raise ConfigError(f"provider: it must be a name, not a {type(provider).__name__}")
         self.provider = _ALIASES.get(provider.strip().lower(), provider.strip())
-        endpoint = _ENDPOINTS.get(self.provider, _NOWHERE)
+        endpoint = endpoint_of(self.provider)
         base_url = base_url or os.environ.get(endpoint.url, "").strip() or endpoint.base_url
         if not base_url:
             names = ", ".join(name for name, known in _ENDPOINTS.items() if known.base_url)
@@ -106,7 +123,7 @@ class Place:
         self.base_url = base_url.strip().rstrip("/")
         self.host, self.port = found.host, found.port
         self._endpoint = endpoint
-        self._key = Secret.of("api_key", api_key) or _from_environment(endpoint.keys)
+        self._key = Secret.of("api_key", api_key) or key_in_environment(endpoint)
         self._headers = _checked(headers)
 
     def headers(self) -> dict[str, str]:
@@ -128,11 +145,6 @@ class Place:
         path = "/" + path.strip().lstrip("/")
         last = "/" + self.base_url.rpartition("/")[2] + "/"
         return self.base_url + (path[len(last) - 1 :] if path.startswith(last) else path)
-
-
-def _from_environment(names: tuple[str, ...]) -> Secret | None:
-    found = next(filter(None, (os.environ.get(name, "").strip() for name in names)), "")
-    return Secret(found) if found else None
 
 
 def _checked(headers: Mapping[str, str] | None) -> dict[str, str]:

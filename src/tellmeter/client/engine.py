@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-import weakref
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
@@ -30,6 +29,7 @@ from .attempts import Attempts, Parse
 from .chunks import parse_chunk as parse_any_chunk
 from .endpoints import Place
 from .metering import EngineStream
+from .per_loop import PerLoop
 
 KEPT = 1000
 """Streams that ended and can still be asked for."""
@@ -114,8 +114,7 @@ class StreamEngine:
         self._collector = collector
         self._http_client = http_client
         self._module = _module_of(http_client)
-        # One for each event loop: the connections of a client belong to the loop that it made them on.
-        self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Any] = weakref.WeakKeyDictionary()
+        self._clients: PerLoop[Any] = PerLoop()
         self._running: dict[str, tuple[EngineStream, asyncio.Task[None]]] = {}
         self._ended: OrderedDict[str, EngineStream] = OrderedDict()
         self._closed = False
@@ -213,7 +212,7 @@ class StreamEngine:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        client = self._clients.pop(loop, None)
+        client = self._clients.pop()
         if client is not None:
             await client.aclose()
 
@@ -283,11 +282,10 @@ class StreamEngine:
     def _client(self) -> Any:
         if self._http_client is not None:
             return self._http_client
-        loop = asyncio.get_running_loop()
-        client = self._clients.get(loop)
+        client = self._clients.get()
         if client is None:
             limits = self._module.Limits(max_connections=None, max_keepalive_connections=100)
-            client = self._clients[loop] = self._module.AsyncClient(limits=limits)
+            client = self._clients.add(self._module.AsyncClient(limits=limits))
         return client
 
     def _end(self, stream: EngineStream) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ..records import AgentMetrics
+from .calls import ClientCall
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,24 @@ class GenerationResponse:
     metrics: AgentMetrics | None = field(default=None, repr=False)
     raw: Any = field(default=None, repr=False)
 
+    def get_json(self) -> Any:
+        """The text as JSON, with or without a Markdown fence around it.
+
+        Raises:
+            ValueError: it is none.
+        """
+        return json_in(self.text)
+
+    def as_message(self) -> dict[str, Any]:
+        """The answer as a message, for the next call's `messages`."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text or None}
+        if self.tool_calls:
+            message["tool_calls"] = [
+                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                for call in self.tool_calls
+            ]
+        return message
+
 
 @dataclass(frozen=True, kw_only=True)
 class EmbeddingResponse:
@@ -120,3 +139,34 @@ class EmbeddingResponse:
     provider_request_id: str | None = None
     metrics: AgentMetrics | None = field(default=None, repr=False)
     raw: Any = field(default=None, repr=False)
+
+
+def response_of(call: ClientCall, text: str, tool_calls: tuple[ToolCall, ...], raw: Any) -> GenerationResponse:
+    """The answer to a call that has ended."""
+    record = call.record
+    return GenerationResponse(
+        text=text,
+        model=call.model,
+        provider=call.provider,
+        usage=TokenUsage(record),
+        cost_usd=None if record is None else record.cost_usd,
+        cost_breakdown=call.cost_breakdown(),
+        finish_reason=None if record is None else record.finish_reason,
+        tool_calls=tool_calls,
+        request_id=call.request_id or "",
+        provider_request_id=call.provider_request_id,
+        metrics=record,
+        raw=raw,
+    )
+
+
+def json_in(text: str) -> Any:
+    """The JSON that a text is, with or without a Markdown fence around it.
+
+    Raises:
+        ValueError: it is none.
+    """
+    text = text.strip()
+    if text.startswith("```") and text.endswith("```"):
+        text = text[3:-3].partition("\n")[2]
+    return msgspec.json.decode(text)

@@ -185,8 +185,15 @@ _MODULE = (
     _counter("errors_total", "Errors.", "component", "error_type"),
     _gauge("circuit_breaker_state", "0 closed, 1 open, 2 half-open.", "service", mode="livemax"),
     _counter("circuit_breaker_trips_total", "Times that a circuit breaker opened.", "service", "reason"),
+)
+
+CLIENT_METRICS = (
     _gauge("llm_circuit_breaker_state", "0 closed, 1 open, 2 half-open.", "provider", mode="livemax"),
     _gauge("llm_circuit_breaker_open", "1 while the circuit breaker is open.", "provider", mode="livemax"),
+    _counter("llm_circuit_breaker_trips_total", "Times that the circuit breaker opened.", "provider"),
+    _counter("llm_circuit_breaker_rejections_total", "Calls that the circuit breaker refused.", "provider"),
+    _counter("llm_fallbacks_total", "Calls that went on with another model.", *_WHO, "fallback_model"),
+    _counter("llm_budget_rejections_total", "Calls that a budget refused.", "budget"),
 )
 
 # What runs around LLM calls: a run of an agent is minutes long, and most of its tools answer at once.
@@ -197,7 +204,7 @@ _AGENTS = (
     _seconds("tool_call_duration_seconds", "Time of calls of tools.", "tool"),
 )
 
-CATALOGUE = (*LLM_METRICS, *_FRAMEWORK, *_MODULE, *_AGENTS)
+CATALOGUE = (*LLM_METRICS, *CLIENT_METRICS, *_FRAMEWORK, *_MODULE, *_AGENTS)
 
 
 def _names(definition: MetricDefinition) -> set[str]:

@@ -28,8 +28,7 @@ def get_metrics_app(registry: MetricsRegistry | None = None) -> MetricsApp:
 
     As a route it answers at exactly that path, `/metrics`:
 
-        app.add_route("/metrics", get_metrics_app())                    # FastAPI, Starlette
-        Starlette(routes=[Route("/metrics", get_metrics_app())])
+        FastAPI(routes=[Route("/metrics", get_metrics_app(), methods=["GET"])])  # Starlette the same
 
     Mounted, it answers too; but Starlette sends whoever asks for `/metrics` to `/metrics/` first (307), which some
     scrapers do not follow:

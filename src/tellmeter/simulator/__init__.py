@@ -1,7 +1,8 @@
-"""A local server that speaks the providers' formats, for the demo and for tests.
+"""A local server that speaks the providers' formats (OpenAI, Anthropic, Gemini, Bedrock), for the demo and for tests.
 
     with SimulatorServer(Traffic(seed=1, speed=0)) as server:
         client = openai.OpenAI(base_url=server.openai_url, api_key="any")
+        client = google.genai.Client(api_key="any", http_options={"base_url": server.url})
 
 Needs uvicorn: `pip install 'tellmeter[demo]'`.
 """

@@ -17,7 +17,8 @@ from .traffic import Traffic
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT; prints one line with the URL when connections are accepted. Returns 0."""
     parser = argparse.ArgumentParser(
-        prog="python -m tellmeter.simulator", description="Speaks the formats of OpenAI and Anthropic on 127.0.0.1."
+        prog="python -m tellmeter.simulator",
+        description="Speaks the formats of OpenAI, Anthropic, Gemini and Bedrock on 127.0.0.1.",
     )
     parser.add_argument("--port", type=int, default=0, help="default: a free one")
     parser.add_argument("--seed", type=int, default=0, help="everything random follows from it (default: 0)")

@@ -18,7 +18,6 @@ _CALL_TOKENS = 7  # what a tool call takes beside its arguments
 _FIRST_DAY = 1_767_225_600  # 2026-01-01, Unix seconds: a `created` that follows from the seed
 _ALPHABET = string.ascii_letters + string.digits
 _REASONING = LogNormal(math.log(250), 0.9)  # tokens; the median of the recorded answers of o and gpt-5 models
-_REASONING_STEP = 64  # OpenAI states reasoning tokens in these steps
 
 
 class Event(NamedTuple):
@@ -108,7 +107,10 @@ class Choice(NamedTuple):
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """What the model says. `usage` is None when a fault withholds it."""
+    """What the model says. `usage` is None when a fault withholds it.
+
+    `request_id` and `milliseconds`, which a whole answer takes, are for formats that state them in the body.
+    """
 
     ask: Ask
     model: str
@@ -117,6 +119,8 @@ class Answer(msgspec.Struct, kw_only=True):
     choices: list[Choice]
     usage: Usage | None
     rng: random.Random
+    request_id: str = ""
+    milliseconds: int = 0
 
     @property
     def choice(self) -> Choice:
@@ -153,7 +157,31 @@ _RELEASES = {
     "claude-sonnet-4-6": "claude-sonnet-4-6",
     "claude-opus-4-6": "claude-opus-4-6",
 }
-MODELS = tuple(sorted({*_RELEASES, *_RELEASES.values(), "text-embedding-3-small", "text-embedding-3-large"}))
+# What each provider lists.
+MODELS: dict[str, tuple[str, ...]] = {
+    "openai": (
+        *sorted({name for pair in _RELEASES.items() for name in pair if not name.startswith("claude")}),
+        "text-embedding-3-large",
+        "text-embedding-3-small",
+    ),
+    "anthropic": tuple(sorted({name for pair in _RELEASES.items() for name in pair if name.startswith("claude")})),
+    "gemini": (
+        "gemini-2.5-flash",
+        "gemini-2.5-flash-lite",
+        "gemini-2.5-pro",
+        "gemini-3.5-flash",
+        "gemini-embedding-001",
+        "gemini-embedding-2",
+    ),
+    "bedrock": (
+        "amazon.nova-lite-v1:0",
+        "amazon.nova-micro-v1:0",
+        "amazon.nova-pro-v1:0",
+        "anthropic.claude-haiku-4-5-20251001-v1:0",
+        "anthropic.claude-sonnet-4-5-20250929-v1:0",
+        "meta.llama3-3-70b-instruct-v1:0",
+    ),
+}
 
 
 def release_of(model: str) -> str:
@@ -193,8 +221,8 @@ def _reasoning_tokens(ask: Ask, rng: random.Random) -> int:
     if not ask.thinks:
         return 0
     tokens = min(2048, round(_REASONING.draw(rng)))
-    if family_of(ask.model).reasons:
-        return max(1, tokens // _REASONING_STEP) * _REASONING_STEP
+    if step := family_of(ask.model).reasoning_step:
+        return max(1, tokens // step) * step
     return max(1, tokens // 4)  # Anthropic's recorded thinking is shorter
 
 

@@ -10,8 +10,20 @@ from typing import Any
 import msgspec
 
 from .answer import Answer, Ask, Event, Tool, Usage, new_id
-from .formats import Format, Provider, Refused, encode, is_unknown, model_of, sse, text_of, whole_number
-from .words import cut
+from .formats import (
+    Format,
+    MarkedPrompt,
+    Provider,
+    Refused,
+    encode,
+    is_unknown,
+    model_of,
+    retry_headers,
+    sse,
+    text_of,
+    whole_number,
+)
+from .words import cut, grouped
 
 _STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 _CALL_TOKENS = 7
@@ -42,9 +54,9 @@ def _headers(ask: Ask, request_id: str, milliseconds: int) -> dict[str, str]:
     }
 
 
-def _error_headers(status: int, request_id: str) -> dict[str, str]:
-    retry = status in {408, 409, 429} or status >= 500
-    return {"request-id": request_id, "x-should-retry": "true" if retry else "false"}
+def _error_headers(refused: Refused, request_id: str) -> dict[str, str]:
+    retry = refused.status in {408, 409, 429} or refused.status >= 500
+    return {"request-id": request_id, "x-should-retry": "true" if retry else "false", **retry_headers(refused)}
 
 
 # Status -> type and message. Types are the API's, the messages our own.
@@ -83,29 +95,6 @@ ANTHROPIC = Provider(
 # Requests
 
 
-class _Prompt:
-    """The text that the model reads, and where in it the request sets its cache marks."""
-
-    def __init__(self) -> None:
-        self._parts: list[str] = []
-        self._length = 0
-        self.marks: list[int] = []
-        self.for_an_hour = False
-
-    def add(self, block: Any, text: str) -> None:
-        self._parts.append(text)
-        self._length += len(text) + 1
-        if isinstance(block, dict) and (mark := block.get("cache_control")):
-            self.mark(mark)
-
-    def mark(self, mark: dict[str, Any]) -> None:
-        self.marks.append(self._length - 1)
-        self.for_an_hour |= mark.get("ttl") == "1h"
-
-    def text(self) -> str:
-        return "\n".join(self._parts)
-
-
 def _read_prompt(body: dict[str, Any]) -> Ask:
     model = model_of(body)
     if is_unknown(model):
@@ -113,17 +102,18 @@ def _read_prompt(body: dict[str, Any]) -> Ask:
     messages = body.get("messages")
     if not isinstance(messages, list) or not messages:
         raise Refused(400, "messages: Field required")
-    prompt = _Prompt()
+    prompt = MarkedPrompt()
     for tool in body.get("tools") or ():
-        prompt.add(tool, encode({key: value for key, value in tool.items() if key != "cache_control"}).decode())
+        prompt.add(encode({key: value for key, value in tool.items() if key != "cache_control"}).decode())
+        prompt.mark(tool.get("cache_control"))
     for number, message in enumerate([{"role": "user", "content": body.get("system") or []}, *messages]):
         if not isinstance(message, dict) or message.get("role") not in {"user", "assistant", "system"}:
             raise Refused(400, f"messages.{number - 1}: Input does not match the expected shape.")
         content = message.get("content") or ""
         for block in content if isinstance(content, list) else [content]:
-            prompt.add(block, text_of(block))
-    if body.get("cache_control"):
-        prompt.mark(body["cache_control"])
+            prompt.add(text_of(block))
+            prompt.mark(block.get("cache_control") if isinstance(block, dict) else None)
+    prompt.mark(body.get("cache_control"))
     choice = body.get("tool_choice") or {"type": "auto"}
     last = messages[-1].get("content")
     thinking = body.get("thinking") or {}
@@ -273,13 +263,7 @@ def _events(answer: Answer) -> Iterator[Event]:
 
 def _grouped(answer: Answer, said: list[str], kind: str, key: str) -> list[tuple[dict[str, Any], int]]:
     """Deltas of one to six tokens each, as this provider sends them."""
-    deltas = []
-    start = 0
-    while start < len(said):
-        group = said[start : start + answer.rng.randint(1, 6)]
-        deltas.append(({"type": kind, key: "".join(group)}, len(group)))
-        start += len(group)
-    return deltas
+    return [({"type": kind, key: "".join(group)}, len(group)) for group in grouped(said, 6, answer.rng)]
 
 
 def _failure(answer: Answer, sent: int) -> list[Event]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
+import re
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from email.utils import formatdate
@@ -13,18 +14,21 @@ from typing import Any
 import msgspec
 
 from ..errors import ConfigError
-from .answer import MODELS, Answer, Ask, Event, Usage, make_answer
+from . import gemini_formats as gemini
+from .answer import Answer, Ask, Event, Usage, make_answer
 from .anthropic_formats import ANTHROPIC, COUNT_TOKENS, MESSAGES
+from .bedrock_formats import BEDROCK, CONVERSE
 from .cache import PromptCache
 from .exchanges import RecordedExchanges
 from .faults import OK, Fault, for_attempt, parse_fault, parse_script
 from .formats import Format, Provider, Refused, encode
+from .model_lists import MODEL_LISTS, PATHS
 from .openai_formats import CHAT, COMPLETIONS, EMBEDDINGS, OPENAI
 from .openai_responses import RESPONSES
 from .playing import HEADERS_SHARE, Receive, Reply, Scope, Send, Served, play
 from .traffic import Traffic
 
-# The end of a path -> its format. Providers put different things before it: /v1, /openai/v1, /api/v1.
+# The end of a path -> its format. Providers put different things before it: /v1, /openai/v1, /v1beta/models/<model>.
 ROUTES: dict[str, Format] = {
     "/chat/completions": CHAT,
     "/completions": COMPLETIONS,
@@ -32,8 +36,16 @@ ROUTES: dict[str, Format] = {
     "/embeddings": EMBEDDINGS,
     "/messages": MESSAGES,
     "/messages/count_tokens": COUNT_TOKENS,
+    ":generateContent": gemini.GENERATE,
+    ":streamGenerateContent": gemini.GENERATE,
+    ":embedContent": gemini.EMBED,
+    ":batchEmbedContents": gemini.EMBED,
+    ":countTokens": gemini.COUNT_TOKENS,
+    "/converse": CONVERSE,
+    "/converse-stream": CONVERSE,
 }
 _MOST_REMEMBERED = 10_000
+_AWS_ATTEMPT = re.compile(r"\battempt=([1-9][0-9]{0,3})\b")
 # The fields of every format that are objects where they are given.
 _OBJECTS = (
     "cache_control",
@@ -46,7 +58,6 @@ _OBJECTS = (
     "thinking",
 )
 _JSON = {"content-type": "application/json"}
-_SSE = {"content-type": "text/event-stream; charset=utf-8", "cache-control": "no-cache"}
 
 
 class Simulator:
@@ -96,9 +107,8 @@ class Simulator:
         digest = hashlib.blake2b(body, digest_size=16).hexdigest()
         rng = self.traffic.rng(path, digest, self._repeats(path + digest))
         wire = _route(path)
-        provider = wire.provider if wire else ANTHROPIC if "anthropic-version" in headers else OPENAI
-        if (attempt := headers.get("x-stainless-retry-count", "")).isdecimal():
-            served.attempt = int(attempt)
+        provider = wire.provider if wire else _provider(path, headers)
+        served.attempt = _attempt(headers)
         served.request_id = provider.request_id(rng)
         self.served.append(served)
         fault = OK
@@ -128,13 +138,13 @@ class Simulator:
             raise provider.explain(fault.status, fault.code)
         if self._exchanges is not None:
             return self._recorded(self._exchanges, scope, headers, body, served)
-        if method == "GET" and path.endswith("/models"):
-            return Reply(200, _headers(_JSON), [Event(_MODELS[provider.name])])
+        if _api_key(headers).startswith("invalid"):
+            raise provider.explain(*provider.bad_key)
+        if method == "GET" and path.endswith(PATHS):
+            return Reply(200, _headers(_JSON), [Event(MODEL_LISTS[provider.name])])
         if wire is None or method != "POST":
             raise Refused(404, f"Invalid URL ({method} {path})")
-        if _api_key(headers).startswith("invalid"):
-            raise provider.explain(401, None)
-        given = _object(body)
+        given = _object(body) | wire.in_path(path)
         try:
             ask = wire.read(given)
             answer = make_answer(ask, self.traffic, self._cache, rng)
@@ -150,10 +160,13 @@ class Simulator:
         if fault.kind == "no-usage":
             answer.usage = None
         pace = self.traffic.pace(ask.model, answer.rng)
+        answer.request_id = served.request_id
+        answer.milliseconds = round(pace.whole(usage.output) * 1000)
         if ask.stream and wire.events is not None and wire.failure is not None:
             served.stream = True
             wait = pace.first * HEADERS_SHARE
-            headers = _headers(_SSE, wire.provider.headers(ask, served.request_id, round(wait * 1000)))
+            kind = {"content-type": wire.stream_type, "cache-control": "no-cache"}
+            headers = _headers(kind, wire.provider.headers(ask, served.request_id, round(wait * 1000)))
             failure = wire.failure(answer, fault.after) if fault.kind == "error-event" else ()
             return Reply(200, headers, wire.events(answer), wait, pace, failure=tuple(failure))
         wait = pace.whole(usage.output)
@@ -233,8 +246,26 @@ def _route(path: str) -> Format | None:
     return ROUTES[max(ends, key=len)] if ends else None
 
 
+def _provider(path: str, headers: dict[str, str]) -> Provider:
+    """Whose error or list answers a request that has no format."""
+    if "anthropic-version" in headers:
+        return ANTHROPIC
+    if "x-goog-api-key" in headers or path.startswith("/v1beta/models"):
+        return gemini.GEMINI
+    return BEDROCK if path.startswith(("/model/", "/foundation-models")) else OPENAI
+
+
+def _attempt(headers: dict[str, str]) -> int:
+    """The number of a retry, from 0; AWS counts from 1 (`ttl=...; attempt=1; max=3`), Google's SDK does not say it."""
+    if (number := headers.get("x-stainless-retry-count", "")).isdecimal():
+        return int(number)
+    told = _AWS_ATTEMPT.search(headers.get("amz-sdk-request", ""))
+    return int(told[1]) - 1 if told else 0
+
+
 def _api_key(headers: dict[str, str]) -> str:
-    return headers.get("x-api-key") or headers.get("authorization", "").removeprefix("Bearer ")
+    key = headers.get("x-api-key") or headers.get("x-goog-api-key") or headers.get("authorization", "")
+    return key.removeprefix("Bearer ").removeprefix("AWS4-HMAC-SHA256 Credential=")
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -254,31 +285,6 @@ def _headers(*groups: dict[str, str]) -> list[tuple[bytes, bytes]]:
 
 
 def _refusal(provider: Provider, refused: Refused, fault: Fault, request_id: str) -> Reply:
-    headers = provider.error_headers(refused.status, request_id)
-    if fault.retry_after is not None:
-        # Whole seconds in the standard header, as providers send it; the SDKs prefer the exact one.
-        headers["retry-after"] = str(-int(-fault.retry_after // 1))
-        headers["retry-after-ms"] = str(round(fault.retry_after * 1000))
+    refused.retry_after = fault.retry_after
+    headers = provider.error_headers(refused, request_id)
     return Reply(refused.status, _headers(_JSON, headers), [Event(provider.error_body(refused, request_id))])
-
-
-def _openai_models() -> dict[str, Any]:
-    models = [name for name in MODELS if not name.startswith("claude")]
-    return {
-        "object": "list",
-        "data": [{"id": name, "object": "model", "created": 1_767_225_600, "owned_by": "system"} for name in models],
-    }
-
-
-def _anthropic_models() -> dict[str, Any]:
-    models = [name for name in MODELS if name.startswith("claude")]
-    made = "2026-01-01T00:00:00Z"
-    return {
-        "data": [{"type": "model", "id": name, "display_name": name, "created_at": made} for name in models],
-        "has_more": False,
-        "first_id": models[0],
-        "last_id": models[-1],
-    }
-
-
-_MODELS = {"openai": encode(_openai_models()), "anthropic": encode(_anthropic_models())}

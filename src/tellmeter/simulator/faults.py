@@ -3,13 +3,13 @@
     500                          that status; also 429;retry-after=1 and 429;code=insufficient_quota
     reset;after=3                a TCP reset after three events (0: before the headers)
     close;after=3                the connection is closed there, in the middle of the body
-    stall;after=2;seconds=1      silence before the third event (0: before the headers)
+    stall;after=2;seconds=1      silence before the third event (0: before the headers; 1: before a chat's first text)
     slow;seconds=0.05            that much silence before every event
     hang;seconds=30              no headers; the connection is closed in the end
     error-event;after=3          an error inside the stream, which ends with it
     garbage;after=1              an event that is no JSON (a body that is no JSON, if not streamed)
     no-usage                     the provider forgets the token counts
-    no-terminator                the stream ends without its last event
+    no-terminator                the stream ends without what ends it: its last event, of Converse the last two
     ok                           nothing
 
 A body that is not streamed counts as eight events. One request's faults, in a script or in its header `x-simulate`,
@@ -24,6 +24,7 @@ from typing import NamedTuple
 import msgspec
 
 from ..errors import ConfigError
+from . import aws_frames
 from .answer import Event
 
 _WHOLE_PIECES = 8
@@ -171,4 +172,6 @@ _MIDWAY: dict[str, Callable[[Fault, Event, Sequence[Event]], tuple[Sequence[Even
 
 def _cut_off(event: Event) -> Event:
     """The event with its JSON broken off, in an unbroken frame."""
+    if aws_frames.is_frame(event.data):
+        return event._replace(data=aws_frames.cut_off(event.data))
     return event._replace(data=event.data[: max(1, len(event.data) * 2 // 3)].rstrip() + b"\n\n")

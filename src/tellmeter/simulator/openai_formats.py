@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import base64
-import math
 import random
-from array import array
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
 from .answer import Answer, Ask, Choice, Event, Tool, Usage
-from .formats import Format, Provider, Refused, encode, is_unknown, model_of, sse, text_of, whole_number
+from .formats import (
+    Format,
+    Provider,
+    Refused,
+    encode,
+    is_unknown,
+    model_of,
+    retry_headers,
+    sse,
+    text_of,
+    unit_vector,
+    whole_number,
+)
 from .traffic import family_of
 from .words import CHARS_PER_TOKEN, cut
 
@@ -48,9 +58,9 @@ def headers(ask: Ask, request_id: str, milliseconds: int) -> dict[str, str]:
     }
 
 
-def error_headers(status: int, request_id: str) -> dict[str, str]:
+def error_headers(refused: Refused, request_id: str) -> dict[str, str]:
     """Of an error."""
-    return {"openai-version": "2020-10-01", "x-request-id": request_id}
+    return {"openai-version": "2020-10-01", "x-request-id": request_id, **retry_headers(refused)}
 
 
 # Status -> type, code, message. Types and codes are the API's, the messages our own.
@@ -341,7 +351,7 @@ def _whole_embeddings(answer: Answer) -> bytes:
     many = len(given) if isinstance(given, list) and isinstance(given[0], str | list) else 1
     size = whole_number(body, "dimensions") or _DIMENSIONS.get(answer.ask.model, 1536)
     as_text = body.get("encoding_format") == "base64"
-    vectors = [_vector(answer, size) for _ in range(many)]
+    vectors = [unit_vector(answer.rng, size) for _ in range(many)]
     data = [
         {
             "object": "embedding",
@@ -354,13 +364,6 @@ def _whole_embeddings(answer: Answer) -> bytes:
     if answer.usage is not None:
         listed["usage"] = {"prompt_tokens": answer.usage.input, "total_tokens": answer.usage.input}
     return _pretty(listed)
-
-
-def _vector(answer: Answer, size: int) -> array[float]:
-    """A unit vector of 32-bit floats."""
-    values = [byte - 127.5 for byte in answer.rng.randbytes(size)]
-    length = math.sqrt(sum(value * value for value in values))
-    return array("f", [value / length for value in values])
 
 
 CHAT = Format("chat.completions", OPENAI, _read_chat, _whole_chat, _chat_events, in_stream_error)

@@ -27,10 +27,11 @@ _OF_WHOLE_BODIES = {"ok", "status", "no-usage"}  # what happens to no body on it
 class Served(msgspec.Struct, kw_only=True):
     """What the simulator knows about one request that it answered: the truth that a meter is held against.
 
-    `attempt` counts from 0 (the SDKs' `x-stainless-retry-count`). `status` is 0 until the headers are sent. Tokens are
-    those that the whole answer is billed with: cached and written ones inside `input_tokens`, reasoning inside
-    `output_tokens`; 0 for an error and for a recording. `events` counts what was handed to the network (a body that is
-    not streamed is one event); `whole` says that nothing is missing.
+    `attempt` counts from 0, where the SDK says it (Google's does not). `status` is 0 until the headers are sent.
+    `request_id` is in a header, with Gemini the answer's `responseId`. Tokens are those that the whole answer is billed
+    with: cached and written ones inside `input_tokens`, reasoning inside `output_tokens`; 0 for an error and for a
+    recording. `events` counts what was handed to the network (a body that is not streamed is one event); `whole` says
+    that nothing is missing.
     """
 
     path: str

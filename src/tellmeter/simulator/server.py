@@ -62,7 +62,7 @@ class SimulatorServer:
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:<port>`: the Anthropic SDK's `base_url`."""
+        """`http://127.0.0.1:<port>`: the `base_url` of Anthropic's and Google's SDKs, and boto3's `endpoint_url`."""
         return f"http://{_HOST}:{self.port}"
 
     @property

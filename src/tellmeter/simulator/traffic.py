@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
 
 from ..errors import ConfigError
+
+_VENDORS = re.compile(r"^([a-z-]+\.)+")
 
 
 class LogNormal(NamedTuple):
@@ -35,16 +38,23 @@ class Family(NamedTuple):
     """How the models of one family answer.
 
     `first_ms` is the time to the first token, `token_ms` the mean time between tokens; both medians over calls.
+    Models that reason by themselves state their reasoning tokens in steps of `reasoning_step`; others have 0.
     """
 
     first_ms: float
     first_sigma: float
     token_ms: float
-    reasons: bool = False
+    reasoning_step: int = 0
+
+    @property
+    def reasons(self) -> bool:
+        """Whether it reasons without being told to."""
+        return self.reasoning_step > 0
 
 
 # Medians and spreads of `openai-processing-ms` and `x-envoy-upstream-service-time` in recorded answers of 2024 to 2026
-# (first_ms: of streams; token_ms: of whole answers, less first_ms, by output tokens). The longest prefix wins.
+# (first_ms: of streams; token_ms: of whole answers, less first_ms, by output tokens). For Gemini and Nova the same of
+# `server-timing` and `latencyMs`, of a few dozen answers. The longest prefix wins.
 FAMILIES: dict[str, Family] = {
     "": Family(400, 0.6, 18),
     "gpt-3.5": Family(230, 0.7, 13),
@@ -52,13 +62,19 @@ FAMILIES: dict[str, Family] = {
     "gpt-4o": Family(360, 0.57, 16),
     "gpt-4o-mini": Family(390, 0.77, 14),
     "gpt-4.1": Family(380, 0.6, 14),
-    "gpt-5": Family(500, 0.7, 11, reasons=True),
+    "gpt-5": Family(500, 0.7, 11, reasoning_step=64),
     "gpt-5-chat": Family(500, 0.7, 11),
-    "gpt-6": Family(500, 0.7, 11, reasons=True),
-    "o1": Family(700, 0.7, 12, reasons=True),
-    "o3": Family(600, 0.7, 11, reasons=True),
-    "o4": Family(600, 0.7, 9, reasons=True),
+    "gpt-6": Family(500, 0.7, 11, reasoning_step=64),
+    "o1": Family(700, 0.7, 12, reasoning_step=64),
+    "o3": Family(600, 0.7, 11, reasoning_step=64),
+    "o4": Family(600, 0.7, 9, reasoning_step=64),
     "text-embedding": Family(80, 0.8, 0),
+    "gemini": Family(480, 0.5, 5, reasoning_step=1),
+    "gemini-2.0": Family(480, 0.3, 6.5),
+    "gemini-2.5-flash-lite": Family(480, 0.5, 5),
+    "gemini-2.5-pro": Family(1900, 0.5, 13, reasoning_step=1),
+    "gemini-embedding": Family(270, 0.3, 0),
+    "nova": Family(330, 0.3, 4),
     "claude": Family(1080, 0.4, 20),
     "claude-3": Family(900, 0.6, 22),
     "claude-haiku": Family(750, 0.8, 9),
@@ -70,12 +86,17 @@ FAMILIES: dict[str, Family] = {
 ERRORS: dict[str, Mapping[str, float]] = {
     "openai": {"429;retry-after=0.5": 5, "500": 3, "503": 2, "reset;after=5": 1},
     "anthropic": {"429;retry-after=1": 3, "529": 5, "500": 2, "error-event;after=6": 1},
+    "gemini": {"429;retry-after=1": 3, "503": 5, "500": 2, "reset;after=5": 1},
+    "bedrock": {"429": 5, "503": 3, "500": 2, "error-event;after=6": 1},
 }
 
 
 def family_of(model: str) -> Family:
-    """The family whose prefix is the longest that `model` starts with; a path before it (`openai/`) is skipped."""
-    name = model.rpartition("/")[2]
+    """The family whose prefix is the longest that `model` starts with.
+
+    What stands before the name is skipped: a path (`openai/`), or Bedrock's regions and vendors (`us.anthropic.`).
+    """
+    name = _VENDORS.sub("", model.rpartition("/")[2])
     return FAMILIES[max((prefix for prefix in FAMILIES if name.startswith(prefix)), key=len)]
 
 

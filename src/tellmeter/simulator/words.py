@@ -40,6 +40,16 @@ def cut(text: str, size: int = CHARS_PER_TOKEN) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
+def grouped(said: list[str], most: int, rng: random.Random) -> list[list[str]]:
+    """Pieces in groups of one to `most`, as they come over the wire."""
+    groups = []
+    start = 0
+    while start < len(said):
+        groups.append(said[start : start + rng.randint(1, most)])
+        start += len(groups[-1])
+    return groups
+
+
 def count(text: str) -> int:
     """About how many tokens `text` has."""
     return -(-len(text) // CHARS_PER_TOKEN)
@@ -74,7 +84,7 @@ def instance(schema: Any, rng: random.Random, root: Any = None, depth: int = 0) 
     kind = schema.get("type", "object" if "properties" in schema else "string")
     if isinstance(kind, Sequence) and not isinstance(kind, str):
         kind = kind[-1 if depth > _DEEPEST else 0]
-    make = _MAKERS.get(kind)
+    make = _MAKERS.get(str(kind).lower())  # Google writes types in capitals
     return make(schema, rng, root, depth) if make is not None else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 
 from ..errors import ConfigError
 
@@ -15,6 +15,6 @@ def check_whole(name: str, value: object, lowest: int = 1) -> None:
 
 def check_positive(name: str, value: object) -> float:
     """A finite number above 0."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
         raise ConfigError(f"{name} = {value!r}: it must be a number above 0")
     return float(value)

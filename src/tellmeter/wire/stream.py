@@ -50,7 +50,8 @@ class Watch:
             note("stream", error)
 
 
-def _fold(noted: Chunks) -> None:
+def fold(noted: Chunks) -> None:
+    """Have what was noted read; whatever fails is counted and stays here."""
     try:
         noted.fold()
     except Exception as error:
@@ -82,7 +83,7 @@ def stream_classes(module: ModuleType) -> tuple[type, type]:
                     add_time(clock())
                     add_chunk(chunk)
                     if len(chunks) >= noted.limit:
-                        _fold(noted)
+                        fold(noted)
                     yield chunk
                     add_time(clock())
             except GeneratorExit:  # the close that follows tells how it ended
@@ -123,7 +124,7 @@ def stream_classes(module: ModuleType) -> tuple[type, type]:
                     add_time(clock())
                     add_chunk(chunk)
                     if len(chunks) >= noted.limit:
-                        _fold(noted)
+                        fold(noted)
                     yield chunk
                     add_time(clock())
             except GeneratorExit:

@@ -158,7 +158,7 @@ def test_what_the_provider_would_refuse_is_refused(body, status):
 def test_errors_have_the_providers_types(status, kind, retry):
     body = msgspec.json.decode(ANTHROPIC.error_body(ANTHROPIC.explain(status, None), "req_1"))
     assert (body["type"], body["error"]["type"], body["request_id"]) == ("error", kind, "req_1")
-    assert ANTHROPIC.error_headers(status, "req_1")["x-should-retry"] == retry
+    assert ANTHROPIC.error_headers(ANTHROPIC.explain(status, None), "req_1")["x-should-retry"] == retry
 
 
 def test_a_failure_inside_a_stream_is_an_overload():

@@ -61,10 +61,25 @@ BODIES = {
     "/messages": CLAUDE,
     "/messages/count_tokens": CLAUDE,
 }
+GEMINI = {"contents": [{"role": "user", "parts": [{"text": "hello"}]}]}
+EMBEDDED = {"content": GEMINI["contents"][0]}
+CONVERSE = {"messages": [{"role": "user", "content": [{"text": "hello"}]}]}
+FLASH, EMBEDDER = "gemini-2.5-flash", "gemini-embedding-2"
+ARN = "arn:aws:bedrock:us-east-1:000000000000:inference-profile/us.anthropic.claude-haiku-4-5-20251001-v1:0"
+# Of those that name the model in the path: the path's beginning, the model, the body.
+IN_PATH = {
+    ":generateContent": (f"/v1beta/models/{FLASH}", FLASH, GEMINI),
+    ":streamGenerateContent": (f"/v1beta/models/{FLASH}", FLASH, GEMINI),
+    ":countTokens": (f"/v1beta/models/{FLASH}", FLASH, GEMINI),
+    ":embedContent": (f"/v1beta/models/{EMBEDDER}", EMBEDDER, EMBEDDED),
+    ":batchEmbedContents": (f"/v1beta/models/{EMBEDDER}", EMBEDDER, {"requests": [EMBEDDED, EMBEDDED]}),
+    "/converse": (f"/model/{ARN}", ARN, CONVERSE),
+    "/converse-stream": (f"/model/{ARN}", ARN, CONVERSE),
+}
 
 
 @pytest.mark.parametrize("prefix", ["/v1", "/openai/v1", ""])
-@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize("path", BODIES)
 def test_every_route_answers_under_every_prefix(path, prefix):
     app = Simulator(FAST)
     answer = ask(app, prefix + path, BODIES[path])
@@ -72,6 +87,21 @@ def test_every_route_answers_under_every_prefix(path, prefix):
     assert answer.json
     assert app.served[0].whole
     assert app.served[0].model == BODIES[path]["model"]
+
+
+@pytest.mark.parametrize("end", IN_PATH)
+def test_models_are_read_from_paths(end):
+    app = Simulator(FAST)
+    before, model, body = IN_PATH[end]
+    answer = ask(app, before + end, body)
+    (served,) = app.served
+    assert (answer.status, served.model, served.whole) == (200, model, True)
+    assert served.stream == ("stream" in end)
+    assert served.request_id
+
+
+def test_every_route_is_tested():
+    assert set(BODIES) | set(IN_PATH) == set(ROUTES)
 
 
 def test_the_same_seed_gives_the_same_bytes_and_repeats_differ():
@@ -142,8 +172,45 @@ def test_bad_requests_are_refused_in_the_providers_way(path, body, headers, stat
     assert answer.json["error"]["message"]
 
 
-def test_models_are_listed_in_both_formats():
+@pytest.mark.parametrize(
+    ("end", "headers", "status", "kind"),
+    [
+        (":generateContent", {"x_goog_api_key": "invalid-key"}, 400, "API_KEY_INVALID"),
+        ("/converse", {"authorization": "Bearer invalid"}, 403, "UnrecognizedClientException"),
+        (
+            "/converse-stream",
+            {
+                "authorization": "AWS4-HMAC-SHA256 Credential=invalid/20261122/us-east-1/bedrock/aws4_request, Signature=x"
+            },
+            403,
+            "UnrecognizedClientException",
+        ),
+    ],
+)
+def test_wrong_keys_are_refused_in_the_providers_way(end, headers, status, kind):
+    before, _, body = IN_PATH[end]
+    answer = ask(Simulator(FAST), before + end, body, **headers)
+    assert answer.status == status
+    assert kind in answer.headers.get("x-amzn-errortype", "") + answer.body.decode()
+
+
+@pytest.mark.parametrize(
+    ("told", "attempt"), [("attempt=1", 0), ("ttl=1; attempt=3; max=5", 2), ("attempt=0", 0), ("", 0)]
+)
+def test_attempts_are_read_from_boto3s_header(told, attempt):
     app = Simulator(FAST)
+    before, _, body = IN_PATH["/converse"]
+    ask(app, before + "/converse", body, amz_sdk_request=told)
+    assert app.served[0].attempt == attempt
+
+
+def test_models_are_listed_in_the_providers_formats():
+    app = Simulator(FAST)
+    google = ask(app, "/v1beta/models", b"", "GET", x_goog_api_key="any").json
+    assert all(model["name"].startswith("models/gemini-") for model in google["models"])
+    amazon = ask(app, "/foundation-models", b"", "GET").json
+    assert all(model["modelId"] in model["modelArn"] for model in amazon["modelSummaries"])
+    assert ask(app, "/v1/models", b"", "GET", authorization="Bearer invalid").status == 401
     openai = ask(app, "/v1/models", b"", "GET").json
     assert "gpt-4o-mini" in {model["id"] for model in openai["data"]}
     anthropic = ask(app, "/v1/models", b"", "GET", anthropic_version="2023-06-01").json
@@ -180,6 +247,13 @@ def test_usage_and_terminator_can_be_missing():
     answer = ask(app, body={**CHAT, "stream": True}, x_simulate="no-terminator")
     assert b"[DONE]" not in answer.body
     assert not app.served[1].whole
+
+
+def test_the_end_of_converse_is_two_events():
+    app = Simulator(FAST)
+    answer = ask(app, f"/model/{ARN}/converse-stream", CONVERSE, x_simulate="no-terminator")
+    assert not any(name in answer.body for name in (b"messageStop", b"metadata"))
+    assert b"contentBlockStop" in answer.body
 
 
 def test_an_error_inside_a_stream_ends_it():
@@ -286,13 +360,16 @@ FIELDS = (
         "dimensions",
         "instructions",
     ),
+    *("contents", "generationConfig", "systemInstruction", "toolConfig", "requests", "content", "inferenceConfig"),
+    *("additionalModelRequestFields", "outputConfig"),
     *("instructions", "encoding_format", "max_output_tokens", "reasoning_effort", "metadata", "parallel_tool_calls"),
 )
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(sorted(BODIES)), st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=3))
-def test_whatever_is_asked_is_answered_or_refused(path, more):
-    answer = ask(Simulator(Traffic(speed=0, most_tokens=5)), f"/v1{path}", {**BODIES[path], **more})
+@given(st.sampled_from(sorted(ROUTES)), st.dictionaries(st.sampled_from(FIELDS), json_values, max_size=3))
+def test_whatever_is_asked_is_answered_or_refused(end, more):
+    before, _, body = IN_PATH[end] if end in IN_PATH else ("/v1", None, BODIES[end])
+    answer = ask(Simulator(Traffic(speed=0, most_tokens=5)), before + end, {**body, **more})
     assert answer.status in {200, 400}
-    assert answer.status == 200 or answer.json["error"]["message"]
+    assert answer.status == 200 or answer.json.get("error", answer.json)["message"]

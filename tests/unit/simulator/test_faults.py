@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tellmeter.errors import ConfigError
+from tellmeter.simulator import aws_frames
 from tellmeter.simulator.answer import Event
 from tellmeter.simulator.faults import (
     OK,
@@ -17,6 +18,7 @@ from tellmeter.simulator.faults import (
     parse_script,
     spoil,
 )
+from tellmeter.wire.event_stream import Frames
 
 seconds = st.floats(0, 86_400, allow_nan=False)
 counts = st.integers(0, 10_000)
@@ -105,6 +107,16 @@ EVENTS = [Event(b'data: {"n": %d}\n\n' % n, 1, n == 5) for n in range(6)]
 )
 def test_what_happens_to_a_stream(text, happens):
     assert list(spoil(EVENTS, parse_fault(text), [Event(b"oops")])) == happens
+
+
+def test_garbage_in_a_frame_of_amazons_is_in_its_payload():
+    frames = [Event(aws_frames.event("contentBlockDelta", b'{"n":%d}' % n)) for n in range(3)]
+    spoilt = list(spoil(frames, parse_fault("garbage;after=1")))
+    assert [message.payload for event in spoilt for message in Frames().feed(event.data)] == [
+        b'{"n":0}',
+        b'{"n"',
+        b'{"n":2}',
+    ]
 
 
 def test_slow_waits_before_every_event():

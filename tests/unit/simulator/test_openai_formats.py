@@ -172,4 +172,4 @@ def test_errors_have_the_providers_types_and_codes(status, code, kind, stated):
     body = msgspec.json.decode(OPENAI.error_body(explain(status, code), "req_1"))
     assert (body["error"]["type"], body["error"]["code"]) == (kind, stated)
     assert set(body["error"]) == {"message", "type", "param", "code"}
-    assert error_headers(status, "req_1")["x-request-id"] == "req_1"
+    assert error_headers(explain(status, None), "req_1")["x-request-id"] == "req_1"

@@ -48,6 +48,10 @@ def test_answers_are_as_long_as_in_the_trace_within_the_limit():
         ("o3-mini", "o3"),
         ("openai/gpt-5.4", "gpt-5"),
         ("claude-haiku-4-5", "claude-haiku"),
+        ("us.anthropic.claude-haiku-4-5-20251001-v1:0", "claude-haiku"),
+        ("arn:aws:bedrock:us-east-1:0:inference-profile/eu.amazon.nova-lite-v1:0", "nova"),
+        ("gemini-2.5-pro", "gemini-2.5-pro"),
+        ("gemini-3.5-flash", "gemini"),
         ("llama-3", ""),
     ],
 )

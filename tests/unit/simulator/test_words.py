@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tellmeter.simulator.words import count, cut, instance, instance_json, pieces
+from tellmeter.simulator.words import count, cut, grouped, instance, instance_json, pieces
 
 
 class Item(msgspec.Struct):
@@ -43,6 +43,13 @@ def test_cut_text_joins_again_and_has_as_many_pieces_as_counted(text):
     assert len(cut(text)) == count(text)
 
 
+@given(st.lists(st.text(min_size=1)), st.integers(1, 9), st.integers())
+def test_groups_joined_are_all_pieces(said, most, seed):
+    groups = grouped(said, most, random.Random(seed))
+    assert [piece for group in groups for piece in group] == said
+    assert all(1 <= len(group) <= most for group in groups)
+
+
 @pytest.mark.parametrize("kind", [Item, Basket, list[Item], dict[str, int], bool, Literal["a", "b"]])
 @pytest.mark.parametrize("seed", range(20))
 def test_json_fits_the_schema(kind, seed):
@@ -70,6 +77,7 @@ def test_a_schema_that_refers_to_itself_ends():
         ({"type": "string", "format": "date"}, lambda v: len(v) == 10),
         ({"type": ["string", "null"]}, lambda v: isinstance(v, str)),
         ({"type": "null"}, lambda v: v is None),
+        ({"type": "INTEGER", "minimum": 5, "maximum": 7}, lambda v: 5 <= v <= 7),
         ({"const": 3}, lambda v: v == 3),
         ({"oneOf": [{"type": "boolean"}]}, lambda v: isinstance(v, bool)),
         (

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from ...secret import Secret
 from ...wire.exchange import Exchange
+from ...wire.http import metered_async_send, module_of
 from ..ask import Ask
 from ..response import ToolCall
 
@@ -83,3 +84,10 @@ def begin_attempt(request: Any) -> Exchange | None:
     """The attempt that a POST of an SDK is, for `wire.http.metered_async_send` and `wire.botocore`."""
     begin = metering.get()
     return None if begin is None else begin(request)
+
+
+def meter_http(client: Any) -> None:
+    """Have the requests of an SDK's `AsyncClient` of httpx or httpx2 metered by the call in `metering`."""
+    module = module_of(client)
+    if module is not None:
+        client.send = metered_async_send(client.send, module, begin_attempt)
