@@ -114,7 +114,9 @@ class Call:
     response_id: str | None = None
     span: CallSpan | None = None
     sighting: CallSighting | None = None
-    attempts: tuple[str, ...] = ()  # the HTTP status or outcome of each, once the record is made and where it is known
+    attempts: tuple[str, ...] | None = (
+        None  # the HTTP status or outcome of each, once the record is made; None: unknown
+    )
     unpriced: bool = False  # the usage is unknown, and so is what it cost
     refused: bool = False  # the provider did nothing, and bills nothing, whatever the model costs
     meter: StreamMeter | None = None  # of the stream that is its answer

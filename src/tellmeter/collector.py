@@ -272,11 +272,11 @@ class MetricsCollector:
     # ------------------------------------------------------------------ on the router thread
 
     def _process(self, items: list[Any]) -> None:
-        finished: list[tuple[AgentMetrics, Sequence[str]]] = []
+        finished: list[tuple[AgentMetrics, Sequence[str] | None]] = []
         kept: list[AgentMetrics] = []
         dropped: Counter[str] = Counter()
         for item in items:
-            found = (item, ()) if type(item) is AgentMetrics else self._finish(item, dropped)
+            found = (item, None) if type(item) is AgentMetrics else self._finish(item, dropped)
             if found is None:
                 continue
             record, attempts = found
@@ -297,7 +297,7 @@ class MetricsCollector:
         self._dropped.update(dropped)
 
     @staticmethod
-    def _finish(call: Any, dropped: Counter[str]) -> tuple[AgentMetrics, Sequence[str]] | None:
+    def _finish(call: Any, dropped: Counter[str]) -> tuple[AgentMetrics, Sequence[str] | None] | None:
         try:
             record: AgentMetrics | None = None
             try:

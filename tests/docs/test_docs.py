@@ -1,6 +1,7 @@
 """What the README and docs/ show is run: Python blocks of a page one after the other, `tellmeter` commands as written.
 
-Where a block awaits, an event loop of the page runs it. The SDKs talk to the simulator. A comment on the line before a block steers it:
+Where a block awaits, an event loop of the page runs it. The SDKs talk to the simulator. A comment on the line before a
+block steers it:
 - `<!-- file: app.py -->`  the block is also written to that file, for the commands below it;
 - `<!-- not run: why -->`  a console block that cannot run here. Python blocks have no such way out.
 """

@@ -13,7 +13,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from tellmeter import AgentMetrics, InMemoryMetricsSink, LLMClient, LLMError, MetricsConfig, MetricsRegistry, RetryPolicy
+from tellmeter import (
+    AgentMetrics,
+    InMemoryMetricsSink,
+    LLMClient,
+    LLMError,
+    MetricsConfig,
+    MetricsRegistry,
+    RetryPolicy,
+)
 from tellmeter.client import calling
 from tellmeter.client.reliability.retries import retried
 from tellmeter.simulator.playing import Served
@@ -166,7 +174,9 @@ class Lab:
     def __enter__(self) -> Lab:
         return self.start()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 self.check()

@@ -20,13 +20,13 @@ _collectors: list[MetricsCollector] = []
 
 async def use(sink: Any, number: int = 25) -> None:
     """An application with this sink: so many calls, every fifth of which fails."""
-    async with LLMClient(metrics_sinks=[sink]) as client:
-        for index in range(number):
-            try:
-                await client.generate("Hello!", model="unknown" if index % 5 == 4 else "gpt-4")
-            except UnknownModelError:
-                pass
-        await client.metrics_collector.flush(5)
+    client = LLMClient(metrics_sinks=[sink])
+    for index in range(number):
+        try:
+            await client.generate("Hello!", model="unknown" if index % 5 == 4 else "gpt-4")
+        except UnknownModelError:
+            pass
+    await client.metrics_collector.flush(5)
 
 
 def _note_collectors() -> None:

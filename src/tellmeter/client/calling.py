@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from ..collector import MetricsCollector
 from ..context import reset
-from ..errors import BudgetExceededError, LLMError, ProviderError, TellmeterError
+from ..errors import BudgetExceededError, ConfigError, LLMError, MissingExtra, ProviderError, TellmeterError
 from ..guard import note
 from ..prices import PriceBook
 from ..process import get_metrics_collector
@@ -161,6 +161,7 @@ class Calling:
     async def _priced(self) -> None:
         if not self._loaded.is_set():
             await asyncio.to_thread(self._loaded.wait, PRICES_SECONDS)
+            self._loaded.set()  # in a forked child nobody else may be there to do it
 
     # ------------------------------------------------------------------ whole answers
 
@@ -274,6 +275,7 @@ class Calling:
             self.refuse(job, error)
             raise
         last = len(job.routes) - 1
+        failed: LLMError | None = None
         for place, route in enumerate(job.routes):
             call = self._call(job, route, place)
             try:
@@ -283,11 +285,18 @@ class Calling:
                 self._end(call, error)
                 if place == last or error.category in _NO_FALLBACK or getattr(error, "limit", "") == "total":
                     raise
+                failed = error
                 self._count_fallback(route, job.routes[place + 1])
+            except (ConfigError, MissingExtra) as error:
+                self._end(call, error)
+                if failed is None:
+                    raise
+                note("client", error)  # a fallback that cannot be asked must not hide why it would have been
             except BaseException as error:
                 self._end(call, error)
                 raise
-        raise AssertionError("there is a route")
+        assert failed is not None
+        raise failed
 
     async def _attempts(
         self,

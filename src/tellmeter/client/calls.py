@@ -110,7 +110,10 @@ class ClientCall(WireCall):
 
     def _submit(self) -> None:
         try:
-            self.record = super().finish() if self.exchanges else Call.finish(self)
+            if self.exchanges:
+                self.record = super().finish()
+            else:
+                self.attempts, self.record = (), Call.finish(self)
         except Exception as error:
             self._failure = error
             note("client", error)

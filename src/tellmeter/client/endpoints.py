@@ -87,6 +87,11 @@ def provider_named(word: str) -> str | None:
     return name if name in _ENDPOINTS else None
 
 
+def callable_by_key() -> list[str]:
+    """The providers whose URL is known, so that a key is all that is needed; Amazon's is in its SDK."""
+    return [name for name, known in _ENDPOINTS.items() if known.keys and (known.base_url or name == "aws.bedrock")]
+
+
 def endpoint_of(provider: str) -> Endpoint:
     """What is known of a provider's API; nothing for one that has no entry."""
     return _ENDPOINTS.get(provider, _NOWHERE)

@@ -25,7 +25,7 @@ from .calling import Calling, Job
 from .options import CallOptions, ask_of
 from .reliability.breaker import CircuitBreakerConfig
 from .reliability.budgets import Budget
-from .reliability.retries import RetryPolicy
+from .reliability.retries import RetryPolicy, need_tenacity
 from .reliability.timeouts import Timeouts
 from .response import EmbeddingResponse, GenerationResponse, TokenUsage, response_of
 from .routing import Routes
@@ -66,6 +66,7 @@ class LLMClient:
 
     Raises:
         ConfigError: an argument that cannot be.
+        MissingExtra: tenacity, which every provider's extra brings, is not installed.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class LLMClient:
         max_concurrency: int | None = None,
         budgets: Sequence[Budget] = (),
     ) -> None:
+        need_tenacity()
         named = {"openai": openai_api_key, "anthropic": anthropic_api_key, "xai": xai_api_key}
         keys = {word: key for word, key in named.items() if key is not None} | dict(api_keys or {})
         self._timeouts = timeouts or Timeouts()

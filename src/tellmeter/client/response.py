@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,11 +14,33 @@ from .calls import ClientCall
 
 @dataclass(frozen=True)
 class ToolCall:
-    """A function that the model wants called. `arguments` is the JSON that it wrote, which may be broken."""
+    """A function that the model wants called. `arguments` is the JSON that it wrote, which may be broken.
+
+    signature: what the provider wants back with the call when its result is given (Gemini's thought signature, base64).
+    """
 
     id: str
     name: str
     arguments: str = field(default="{}", repr=False)
+    signature: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def joined(cls, pieces: Sequence[ToolCall]) -> ToolCall:
+        """The call whose pieces these are, at least one, in their order."""
+        return cls(
+            next((piece.id for piece in pieces if piece.id), ""),
+            next((piece.name for piece in pieces if piece.name), ""),
+            "".join(piece.arguments for piece in pieces) or "{}",
+            next((piece.signature for piece in pieces if piece.signature), None),
+        )
+
+    def as_message(self) -> dict[str, Any]:
+        """The call as it stands in a message, for the next call's `messages`."""
+        function = {"name": self.name, "arguments": self.arguments}
+        made: dict[str, Any] = {"id": self.id, "type": "function", "function": function}
+        if self.signature:
+            made["extra_content"] = {"google": {"thought_signature": self.signature}}
+        return made
 
     def parsed(self) -> Any:
         """The arguments as values.
@@ -119,10 +141,7 @@ class GenerationResponse:
         """The answer as a message, for the next call's `messages`."""
         message: dict[str, Any] = {"role": "assistant", "content": self.text or None}
         if self.tool_calls:
-            message["tool_calls"] = [
-                {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-                for call in self.tool_calls
-            ]
+            message["tool_calls"] = [call.as_message() for call in self.tool_calls]
         return message
 
 

@@ -12,6 +12,7 @@ from ..wire.message import NO_HEADERS
 from ..wire.providers import UNKNOWN, provider_of
 from .endpoints import provider_named
 
+_MOST_FOUND = 1024
 NEAR = 3
 """How many near names an unknown model's error has."""
 
@@ -37,6 +38,7 @@ class Routes:
     def __init__(self, models: Mapping[str, str] | None = None, providers: Iterable[str] = ()) -> None:
         self._own = frozenset(providers)
         self._table: list[tuple[str, Route]] = []
+        self._found: dict[str, Route | None] = {}
         for name, target in (models or {}).items():
             if not isinstance(name, str) or not isinstance(target, str) or not name or not target:
                 raise ConfigError(f"models[{name!r}]: it must be the name of a provider, or 'provider/model'")
@@ -48,6 +50,14 @@ class Routes:
 
     def find(self, model: str) -> Route | None:
         """Where a model is asked; None where nobody is known for it."""
+        try:
+            return self._found[model]
+        except KeyError:
+            if len(self._found) >= _MOST_FOUND:
+                self._found.clear()
+            return self._found.setdefault(model, self._find(model))
+
+    def _find(self, model: str) -> Route | None:
         word, slash, rest = model.partition("/")
         provider = self._provider(word) if slash and rest else None
         if provider is not None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from ..errors import ConfigError
 from ..guard import note
 from ..secret import Secret
-from .endpoints import endpoint_of, key_in_environment, provider_named
+from .endpoints import callable_by_key, endpoint_of, key_in_environment, provider_named
 from .per_loop import PerLoop
 from .providers.base import Access, Provider
 from .reliability.timeouts import Timeouts
@@ -82,7 +82,7 @@ class SDKs:
     def configured(self) -> list[str]:
         """Providers that could be asked now: those that the user named, and those whose key is in the environment."""
         named = [name for name in self.words if name in self._urls or self._keys.get(name) is not None]
-        by_key = [name for name in _OWN if key_in_environment(endpoint_of(name)) is not None]
+        by_key = [name for name in callable_by_key() if key_in_environment(endpoint_of(name)) is not None]
         return list(dict.fromkeys([*named, *by_key]))
 
     def _make(self, provider: str) -> Provider:

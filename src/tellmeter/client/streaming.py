@@ -34,7 +34,7 @@ class StreamingResponse:
         self._begun = self._over = self._taken = False
         self._texts: list[str] = []
         self._reasoning: list[str] = []
-        self._tools: dict[int, tuple[str, str, list[str]]] = {}
+        self._tools: dict[int, list[ToolCall]] = {}
         self._response: GenerationResponse | None = None
         self._started = time.perf_counter()
 
@@ -116,8 +116,7 @@ class StreamingResponse:
         if delta.reasoning:
             self._reasoning.append(delta.reasoning)
         if delta.tool_index is not None and delta.tool is not None:
-            known = self._tools.setdefault(delta.tool_index, (delta.tool.id, delta.tool.name, []))
-            known[2].append(delta.tool.arguments)
+            self._tools.setdefault(delta.tool_index, []).append(delta.tool)
         if delta.text:
             self._texts.append(delta.text)
         return delta.text
@@ -151,7 +150,7 @@ class StreamingResponse:
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls so far; their arguments are whole once the stream has been read."""
-        return tuple(ToolCall(call_id, name, "".join(parts) or "{}") for call_id, name, parts in self._tools.values())
+        return tuple(map(ToolCall.joined, self._tools.values()))
 
     # ------------------------------------------------------------------ its end
 
@@ -213,10 +212,12 @@ class SyncStreamingResponse:
     """
 
     def __init__(self, made: Callable[[], StreamingResponse]) -> None:
-        async def make() -> StreamingResponse:
-            return await made()
-
-        self._response = run(make())
+        self._response = made()
+        try:
+            run(self._response._begin())
+        except BaseException:  # an interrupt may come when it has just begun
+            self.close()
+            raise
 
     def __iter__(self) -> Iterator[str]:
         texts = aiter(self._response)

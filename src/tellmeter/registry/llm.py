@@ -67,12 +67,12 @@ class LLMMetrics:
                 raise ConfigError(f"label_tags = {list(self._tags)}: {error}") from None
             self._families[definition.name] = family
 
-    def count(self, record: AgentMetrics, attempts: Sequence[str] = ()) -> None:
-        """Count a finished call. `attempts`: the HTTP status or outcome of each, where they are known."""
+    def count(self, record: AgentMetrics, attempts: Sequence[str] | None = None) -> None:
+        """Count a finished call. `attempts`: the HTTP status or outcome of each; None where they are not known."""
         series = self._series_of(record)
         exemplar = trace_labels(record)
         self._add_up(series, [record], exemplar)
-        for status in attempts or _attempts(record):
+        for status in _attempts(record) if attempts is None else attempts:
             series["llm_attempts_total", status].inc()
         if record.tokens_estimated:
             series["llm_usage_missing_total", ""].inc()
@@ -83,7 +83,7 @@ class LLMMetrics:
         if record.stream is not None:
             self._count_stream(series, record, exemplar)
 
-    def count_all(self, finished: Sequence[tuple[AgentMetrics, Sequence[str]]]) -> None:
+    def count_all(self, finished: Sequence[tuple[AgentMetrics, Sequence[str] | None]]) -> None:
         """Count finished calls, with the attempts of each. Those that are alike are added up first, which is faster.
 
         A call that cannot be counted is noted, and the others are. Then `on_calls` of the registry hear of them.
@@ -91,7 +91,7 @@ class LLMMetrics:
         alike: dict[int, tuple[_Series, list[AgentMetrics]]] = {}
         for record, attempts in finished:
             try:
-                if attempts or _is_special(record):
+                if attempts is not None or _is_special(record):
                     self.count(record, attempts)
                     continue
                 series = self._series_of(record)

@@ -180,7 +180,10 @@ class AnswerReader:
             yield Delta(reasoning=part.text) if part.thought else Delta(text=part.text)
         call = part.function_call
         if call is not None and call.name:
-            tool = ToolCall(call.id or f"call_{self._calls}", call.name, parts.write_arguments(call.args))
+            thought = getattr(part, "thought_signature", None)
+            signature = base64.b64encode(thought).decode() if thought else None
+            name = call.id or f"call_{self._calls}"
+            tool = ToolCall(name, call.name, parts.write_arguments(call.args), signature)
             yield Delta(tool_index=self._calls, tool=tool)
             self._calls += 1
 

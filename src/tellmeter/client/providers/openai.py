@@ -55,7 +55,7 @@ class OpenAIProvider:
         message: Any = answer.choices[0].message if answer.choices else None
         if message is None:  # Azure, of what its filter kept back
             return Reply(text="", raw=answer)
-        calls = tuple(map(_tool_call, message.tool_calls or ()))
+        calls = tuple(ToolCall.joined([_tool_call(call)]) for call in message.tool_calls or ())
         return Reply(text=_text(message.content) or message.refusal or "", tool_calls=calls, raw=answer)
 
     async def stream(self, ask: Ask) -> AsyncGenerator[Delta, None]:
@@ -133,21 +133,24 @@ def _text(content: Any) -> str:
 
 
 def _tool_call(call: Any) -> ToolCall:
+    """A tool call, or a piece of one."""
     function = getattr(call, "function", None) or getattr(call, "custom", None)
     arguments = getattr(function, "arguments", None) or getattr(function, "input", None)
-    return ToolCall(call.id or "", getattr(function, "name", None) or "", arguments or "{}")
+    extra = (call.model_extra or {}).get("extra_content")  # Gemini's
+    google = extra.get("google") if isinstance(extra, dict) else None
+    signature = google.get("thought_signature") if isinstance(google, dict) else None
+    return ToolCall(call.id or "", getattr(function, "name", None) or "", arguments or "", signature)
 
 
 def _deltas(delta: Any) -> list[Delta]:
     made = []
-    # DeepSeek and vLLM, and OpenRouter: beside the SDK's own fields.
-    reasoning = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
+    # DeepSeek and vLLM, and OpenRouter. Not by getattr: pydantic takes 2 us to say that there is none.
+    extra = delta.model_extra or {}
+    reasoning = extra.get("reasoning_content") or extra.get("reasoning")
     if isinstance(reasoning, str) and reasoning:
         made.append(Delta(reasoning=reasoning))
     if text := _text(delta.content) or delta.refusal:
         made.append(Delta(text=text))
     for position, call in enumerate(delta.tool_calls or ()):
-        function = call.function
-        tool = ToolCall(call.id or "", (function and function.name) or "", (function and function.arguments) or "")
-        made.append(Delta(tool_index=call.index if call.index is not None else position, tool=tool))
+        made.append(Delta(tool_index=call.index if call.index is not None else position, tool=_tool_call(call)))
     return made

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TypeVar
 
 from ...errors import LLMError, MissingExtra
@@ -65,6 +66,16 @@ class RetryPolicy:
         return max(jitter, error.retry_after or 0.0) if self.respect_retry_after else jitter
 
 
+def need_tenacity() -> None:
+    """Say so now that tenacity is missing, and not at the first failure.
+
+    Raises:
+        MissingExtra: it is.
+    """
+    if find_spec("tenacity") is None:
+        raise MissingExtra("tenacity", "client")
+
+
 async def retried(
     once: Callable[[], Awaitable[T]],
     policy: RetryPolicy,
@@ -77,22 +88,34 @@ async def retried(
 
     `left` tells the seconds until nothing is to be tried any more; `sleep` pauses, and is another's in tests.
     """
-    try:
-        from tenacity import AsyncRetrying, RetryCallState
-    except ImportError:
-        raise MissingExtra("tenacity", "client") from None
+    failed: list[LLMError] = []
 
-    def error_of(state: RetryCallState) -> BaseException | None:
-        return None if state.outcome is None else state.outcome.exception()
-
-    def again(state: RetryCallState) -> bool:
-        error = error_of(state)
+    def worth_it(error: BaseException | None) -> bool:
         return (
             isinstance(error, LLMError)
             and error.is_retryable
             and error.category in policy.retry_on
             and may_retry(error)
         )
+
+    try:
+        return await once()  # tenacity would make a tenth of a millisecond of this, and most calls need no more
+    except LLMError as error:
+        if policy.max_attempts == 1 or not worth_it(error):
+            raise
+        failed.append(error)
+    from tenacity import AsyncRetrying, RetryCallState
+
+    async def attempt() -> T:
+        if failed:
+            raise failed.pop()
+        return await once()
+
+    def error_of(state: RetryCallState) -> BaseException | None:
+        return None if state.outcome is None else state.outcome.exception()
+
+    def again(state: RetryCallState) -> bool:
+        return worth_it(error_of(state))
 
     def pause(state: RetryCallState) -> float:
         error = error_of(state)
@@ -105,4 +128,4 @@ async def retried(
         pause = state.upcoming_sleep
         return state.idle_for + pause > policy.max_total_delay or (seconds is not None and pause >= seconds)
 
-    return await AsyncRetrying(sleep=sleep, retry=again, wait=pause, stop=enough, reraise=True)(once)
+    return await AsyncRetrying(sleep=sleep, retry=again, wait=pause, stop=enough, reraise=True)(attempt)
