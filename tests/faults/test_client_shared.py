@@ -276,6 +276,7 @@ def test_a_fork(loading: bool) -> None:
         """
         import asyncio, json, os, sys, threading
         from tellmeter import InMemoryMetricsSink, LLMClient, MetricsConfig, MetricsRegistry
+        from tellmeter.client import calling
         from tellmeter.simulator.server import SimulatorServer
         from tellmeter.simulator.traffic import Traffic
 
@@ -291,7 +292,8 @@ def test_a_fork(loading: bool) -> None:
             sink = InMemoryMetricsSink()
             client = LLMClient("k", metrics_sinks=[sink], registry=MetricsRegistry(), base_urls={"openai": server.openai_url}, max_concurrency=2)
             if sys.argv[1] == "True":
-                client._calling._loading = True  # by a thread that is not in the child
+                calling.PRICES_SECONDS = 0.1
+                client._calling._ready = client._calling.collector  # by a thread that is not in the child
             else:
                 ask(client, sink)
             read, write = os.pipe()
@@ -303,7 +305,6 @@ def test_a_fork(loading: bool) -> None:
                     os.write(write, json.dumps(repr(error)).encode())
                 finally:
                     os._exit(0)
-            client._calling._loading = client._calling._loaded.is_set()
             mine = ask(client, sink)
             theirs = json.loads(os.read(read, 10_000))
             os.waitpid(pid, 0)

@@ -172,6 +172,7 @@ async def test_callbacks_hear_of_the_end_once() -> None:
         ["StreamFailed"],
     ]
 
+
 # ---------------------------------------------------------------------- cancelled by the caller
 
 

@@ -11,7 +11,15 @@ from typing import TypeVar
 
 from ..collector import MetricsCollector
 from ..context import reset
-from ..errors import BudgetExceededError, ConfigError, LLMError, MissingExtra, ProviderError, TellmeterError
+from ..errors import (
+    BudgetExceededError,
+    ConfigError,
+    LLMError,
+    MetricError,
+    MissingExtra,
+    ProviderError,
+    TellmeterError,
+)
 from ..guard import note
 from ..prices import PriceBook
 from ..process import get_metrics_collector
@@ -145,7 +153,10 @@ class Calling:
         if found is None:
             found = self._breakers.setdefault(provider, CircuitBreaker(provider, self._breaker_config))
             if self.collector.config.enabled:
-                watch(self.collector.registry, found)
+                try:
+                    watch(self.collector.registry, found)
+                except MetricError as error:  # the program has a metric of its own under such a name
+                    note("client", error)
         return found
 
     def prepare(self) -> None:

@@ -11,6 +11,7 @@ from ..call import class_names, status_of
 from ..errors import LLMTimeoutError, ProviderError
 from ..failures import error_category
 from ..sinks.sending.answers import retry_after
+from .endpoints import endpoint_of
 from .reliability.retries import RETRIED
 
 # Statuses below 500 that say nothing about the request itself (RFC 9110, 15.5.9; RFC 8470; RFC 6585).
@@ -19,7 +20,8 @@ _PASSING = frozenset({408, 425, 429})
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
 # What the SDKs raise before anything is sent, because they have no key.
 _NO_KEY = frozenset({"OpenAIError", "AnthropicError", "NoCredentialsError", "PartialCredentialsError"})
-_NO_KEY_SAID = "Could not resolve authentication method"  # anthropic's TypeError, which has no class of its own
+# Where they raise what has no class of its own: anthropic's TypeError, google-genai's ValueError.
+_NO_KEY_SAID = ("Could not resolve authentication method", "No API key was provided")
 
 
 def explain(error: BaseException, provider: str, model: str) -> ProviderError:
@@ -27,8 +29,10 @@ def explain(error: BaseException, provider: str, model: str) -> ProviderError:
     names = class_names(error)
     status = _status(error)
     category = error_category(status, *_codes(error), names)
-    if category == "unknown" and (names[0] in _NO_KEY or (names[0] == "TypeError" and _NO_KEY_SAID in str(error))):
+    if category == "unknown" and (names[0] in _NO_KEY or any(said in str(error) for said in _NO_KEY_SAID)):
         category = "authentication"
+    if category == "authentication" and status is None:
+        return no_key(provider, model, error)
     headers = _headers(error)
     kind = LLMTimeoutError if status is None and status_of(error) == "timeout" else ProviderError
     said = f"HTTP {status}, " if status is not None else ""
@@ -45,6 +49,21 @@ def explain(error: BaseException, provider: str, model: str) -> ProviderError:
     if isinstance(told, LLMTimeoutError):
         told.limit = "connect" if any("Connect" in name for name in _chain_names(error)) else "read"
     return told
+
+
+def no_key(provider: str, model: str, error: BaseException | None = None) -> ProviderError:
+    """The error that says that there is no key, and where one is looked for."""
+    variables = endpoint_of(provider).keys
+    places = ["set up AWS credentials (AWS_ACCESS_KEY_ID, a profile, a role)"] if provider == "aws.bedrock" else []
+    places += [f"set {variables[0]}"] if variables else []
+    places.append(f"give LLMClient(api_keys={{{provider!r}: ...}})")
+    return ProviderError(
+        f"{provider} has no key: {', or '.join(places)}",
+        category="authentication",
+        provider=provider,
+        model=model,
+        original_error=error,
+    )
 
 
 def _is_retryable(category: str, status: int | None, headers: Mapping[str, str]) -> bool:

@@ -43,6 +43,11 @@ class CallOptions(TypedDict, total=False):
 
 
 _OURS = frozenset(CallOptions.__annotations__)
+_KINDS: Mapping[str, tuple[type, str]] = {
+    "stop": (Sequence, "a text or a list of texts"),
+    "tools": (Sequence, "a list of tools"),
+    "raw_params": (Mapping, "a dict"),
+}
 
 
 def ask_of(messages: Messages, options: Mapping[str, Any]) -> Ask:
@@ -53,6 +58,9 @@ def ask_of(messages: Messages, options: Mapping[str, Any]) -> Ask:
     """
     if options.get("stream") is not None:
         raise ConfigError("stream: use client.stream(...) or client.stream_with_usage(...)")
+    for name, (kinds, told) in _KINDS.items():
+        if options.get(name) is not None and not isinstance(options[name], kinds):
+            raise ConfigError(f"{name}: it must be {told}, not a {type(options[name]).__name__}")
     stop = options.get("stop") or ()
     if options.get("max_tokens") is not None:
         check_number("max_tokens", options["max_tokens"], 1, 1e9, whole=True)

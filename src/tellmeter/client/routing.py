@@ -13,6 +13,8 @@ from ..wire.providers import UNKNOWN, provider_of
 from .endpoints import provider_named
 
 _MOST_FOUND = 1024
+# Whose own names have a slash. Elsewhere what is before it is a vendor's name for others' routers, and no address.
+_WITH_SLASH = ("arn:aws", "models/gemini", "accounts/fireworks/")
 NEAR = 3
 """How many near names an unknown model's error has."""
 
@@ -66,7 +68,7 @@ class Routes:
             if fnmatchcase(model, pattern):
                 return Route(route.provider, route.model or model)
         provider = provider_of(None, None, NO_HEADERS, model)
-        if provider == UNKNOWN or slash:  # a vendor's name before a slash is no address
+        if provider == UNKNOWN or (slash and not model.startswith(_WITH_SLASH)):
             return None
         return Route(provider, model)
 

@@ -11,6 +11,7 @@ from ..errors import ConfigError
 from ..guard import note
 from ..secret import Secret
 from .endpoints import callable_by_key, endpoint_of, key_in_environment, provider_named
+from .explain import no_key
 from .per_loop import PerLoop
 from .providers.base import Access, Provider
 from .reliability.timeouts import Timeouts
@@ -29,6 +30,7 @@ _SPEAKS_OPENAI_AT = {
     "cohere": "https://api.cohere.ai/compatibility/v1",
     "ollama": "http://localhost:11434/v1",
 }
+_KEYLESS = frozenset({"ollama"})  # on one's own machine, though its cloud wants a key
 _CLOSE_SECONDS = 5.0
 
 
@@ -67,6 +69,7 @@ class SDKs:
         Raises:
             ConfigError: an OpenAI-compatible provider without a base URL.
             MissingExtra: its SDK is not installed.
+            ProviderError: an OpenAI-compatible provider has no key.
             Exception: what the SDK raises where it has no key.
         """
         here = self._made.get()
@@ -98,6 +101,8 @@ class SDKs:
             base_url = base_url or _SPEAKS_OPENAI_AT.get(provider) or endpoint.base_url
             if not base_url:
                 raise ConfigError(f"provider {provider!r}: it needs LLMClient(base_urls={{{provider!r}: ...}})")
+            if key is None and endpoint.keys and provider not in self._urls and provider not in _KEYLESS:
+                raise no_key(provider, "")
         timeouts = self._timeouts
         return Access(
             provider=provider,
