@@ -94,6 +94,7 @@ _STATUSES = {
     408: "timeout",
     409: "conflict",
     413: "context_length",  # the remedy is the same: send less
+    425: "network",  # the connection is too early (RFC 8470): the next request on it is not
     429: "rate_limit",
     499: "cancelled",
     529: "overloaded",  # Anthropic

@@ -25,7 +25,7 @@ from tellmeter import (
     instrument,
     uninstrument,
 )
-from tellmeter.testing import Answer, FaultServer, Hang
+from tellmeter.testing import Answer, FaultServer
 from tellmeter.testing.contract_kit import poll
 from tests.support.client import ASK, CLAUDE, KEY, MODEL, ONCE, Lab, counts_of, has
 from tests.support.metrics import in_child
@@ -383,20 +383,3 @@ async def test_an_sdk_that_is_not_there(model: str, package: str, monkeypatch: p
         for record in lab.records():
             assert has(record, status="error", error_class="MissingExtra", provider=package, cost_usd=0.0, retries=0)
         assert not lab.served and KEY not in repr(lab.records())
-
-
-def test_a_provider_that_hangs_does_not_hold_others_up() -> None:
-    with (
-        FaultServer(Hang()) as server,
-        Lab(base_urls={"openai": server.url}, api_keys={"openai": KEY}, unsent=1) as lab,
-    ):
-
-        async def both() -> None:
-            hanging = asyncio.create_task(lab.generate(timeouts=Timeouts(total=0.3)))
-            other = lab.another(base_urls={"openai": lab.server.openai_url}, registry=MetricsRegistry())
-            async with other:
-                assert (await other.generate("x", model=MODEL)).text
-            assert (await hanging).limit == "total"
-
-        asyncio.run(both())
-        lab.server.served.clear()

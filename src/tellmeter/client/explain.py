@@ -18,6 +18,8 @@ from .reliability.retries import RETRIED
 _PASSING = frozenset({408, 425, 429})
 # google.rpc.RetryInfo: a duration in JSON, as "34.074824224s".
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)s")
+# httpx's and httpx2's, botocore's, aiohttp's. openai's own class is an APIConnectionError for every timeout.
+_CONNECTING = re.compile(r"Connect(ion)?Timeout")
 # What the SDKs raise before anything is sent, because they have no key.
 _NO_KEY = frozenset({"OpenAIError", "AnthropicError", "NoCredentialsError", "PartialCredentialsError"})
 # Where they raise what has no class of its own: anthropic's TypeError, google-genai's ValueError.
@@ -29,7 +31,7 @@ def explain(error: BaseException, provider: str, model: str) -> ProviderError:
     names = class_names(error)
     status = _status(error)
     category = error_category(status, *_codes(error), names)
-    if category == "unknown" and (names[0] in _NO_KEY or any(said in str(error) for said in _NO_KEY_SAID)):
+    if category == "unknown" and _is_without_key(error, names[0]):
         category = "authentication"
     if category == "authentication" and status is None:
         return no_key(provider, model, error)
@@ -47,7 +49,7 @@ def explain(error: BaseException, provider: str, model: str) -> ProviderError:
         original_error=error,
     )
     if isinstance(told, LLMTimeoutError):
-        told.limit = "connect" if any("Connect" in name for name in _chain_names(error)) else "read"
+        told.limit = "connect" if any(map(_CONNECTING.match, _chain_names(error))) else "read"
     return told
 
 
@@ -64,6 +66,11 @@ def no_key(provider: str, model: str, error: BaseException | None = None) -> Pro
         model=model,
         original_error=error,
     )
+
+
+def _is_without_key(error: BaseException, name: str) -> bool:
+    message = error.args[0] if error.args and isinstance(error.args[0], str) else ""
+    return name in _NO_KEY or any(said in message for said in _NO_KEY_SAID)
 
 
 def _is_retryable(category: str, status: int | None, headers: Mapping[str, str]) -> bool:
@@ -112,7 +119,7 @@ def _headers(error: BaseException) -> dict[str, str]:
     found = _get(_get(response, "ResponseMetadata"), "HTTPHeaders") or _get(response, "headers")
     try:
         return {str(name).lower(): str(value) for name, value in dict(found or {}).items()}
-    except (TypeError, ValueError):
+    except Exception:  # they may be anything
         return {}
 
 
@@ -128,7 +135,7 @@ def _retry_info(details: Any) -> float | None:
     """What Google writes into the body: a list of details, one of which is a RetryInfo."""
     found = _get(_get(details, "error"), "details") or details
     for detail in found if isinstance(found, list) else ():
-        match = _DURATION.fullmatch(str(_get(detail, "retryDelay")))
+        match = _DURATION.fullmatch(_word(_get(detail, "retryDelay")) or "")
         if match is not None:
             return float(match[1])
     return None

@@ -63,13 +63,10 @@ def arguments(ask: Ask, known: Collection[str]) -> dict[str, Any]:
 
 
 def _passed(given: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
-    passed = {name: value for name, value in given.items() if name in known}
-    others = {name: value for name, value in given.items() if name not in known}
-    if others:
-        passed["extra_body"] = {**others, **(passed.get("extra_body") or {})}
-    if _SAMPLING & {*given, *(passed.get("extra_body") or {})}:
-        passed["extra_headers"] = {**_SAMPLING_VERSION, **(passed.get("extra_headers") or {})}
-    return passed
+    made = parts.passed(given, known)
+    if _SAMPLING & {*given, *(made.get("extra_body") or {})}:
+        made["extra_headers"] = {**_SAMPLING_VERSION, **(made.get("extra_headers") or {})}
+    return made
 
 
 # ---------------------------------------------------------------------- messages

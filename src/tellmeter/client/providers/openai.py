@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import MissingExtra
 from ..ask import Ask
 from ..response import ToolCall
+from . import parts
 from .base import Access, Delta, Reply, meter_http
 
 # The SDK insists on a key; servers of one's own do not.
@@ -76,7 +77,7 @@ class OpenAIProvider:
 
     async def embed(self, model: str, texts: Sequence[str], extra: Mapping[str, Any]) -> tuple[list[list[float]], Any]:
         """One vector for each text, and the SDK's answer."""
-        given = _passed({"model": model, "input": list(texts), **extra}, self._known_of_embeddings)
+        given = parts.passed({"model": model, "input": list(texts), **extra}, self._known_of_embeddings)
         # The SDK would ask for base64 and decode it by numpy, which may not be there.
         given.setdefault("encoding_format", "float")
         answer = await self._sdk.embeddings.create(**given)
@@ -109,18 +110,9 @@ class OpenAIProvider:
             "tool_choice": ask.tool_choice,
             "response_format": ask.response_format,
         }
-        return _passed(
+        return parts.passed(
             {name: value for name, value in made.items() if value is not None} | dict(ask.extra), self._known
         )
-
-
-def _passed(given: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
-    """Arguments that the SDK knows; the others go into the body as they are."""
-    passed = {name: value for name, value in given.items() if name in known}
-    others = {name: value for name, value in given.items() if name not in known}
-    if others:
-        passed["extra_body"] = {**others, **(passed.get("extra_body") or {})}
-    return passed
 
 
 def _text(content: Any) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -210,3 +210,12 @@ def add_turn(turns: list[dict[str, Any]], role: str, key: str, parts: list[Any])
         turns[-1][key].extend(parts)
     elif parts:
         turns.append({"role": role, key: parts})
+
+
+def passed(given: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """The arguments of an SDK's method that it knows; the others go into the body as they are, by `extra_body`."""
+    made = {name: value for name, value in given.items() if name in known}
+    others = {name: value for name, value in given.items() if name not in known}
+    if others:
+        made["extra_body"] = {**others, **(made.get("extra_body") or {})}
+    return made
