@@ -17,7 +17,6 @@ from ..errors import (
     LLMError,
     MetricError,
     MissingExtra,
-    ProviderError,
     TellmeterError,
 )
 from ..guard import note
@@ -27,7 +26,7 @@ from .ask import Ask
 from .calls import ClientCall
 from .explain import explain
 from .providers.base import Delta, Provider, metering
-from .reliability.breaker import CircuitBreaker, CircuitBreakerConfig, Permit
+from .reliability.breaker import CircuitBreaker, CircuitBreakerConfig
 from .reliability.breaker_metrics import watch
 from .reliability.budgets import Budget
 from .reliability.limiter import Limiter
@@ -35,6 +34,7 @@ from .reliability.retries import RetryPolicy, retried
 from .reliability.timeouts import Deadline, Timeouts
 from .routing import Route
 from .sdks import SDKs
+from .turns import Turn
 
 T = TypeVar("T")
 
@@ -63,8 +63,6 @@ async def _close(source: AsyncGenerator[Delta, None]) -> None:
         note("client", error)
 
 
-# What says that a provider, or the way to it, is in trouble. Whoever answers anything else is there.
-_FAULTS = frozenset({"server_error", "overloaded", "network", "timeout"})
 # What another model cannot do either.
 _NO_FALLBACK = frozenset({"validation", "content_filter", "budget", "cancelled"})
 
@@ -85,39 +83,6 @@ class Job:
 def _load(prices: PriceBook, loaded: threading.Event) -> None:
     prices.load()
     loaded.set()
-
-
-class Turn:
-    """One attempt: its place in the limit of concurrent ones, and its permit of the breaker, until it is settled."""
-
-    def __init__(self, call: ClientCall, limiter: Limiter | None, permit: Permit | None) -> None:
-        self._call: ClientCall | None = call
-        self._limiter = limiter
-        self._permit = permit
-
-    def __del__(self) -> None:
-        """An event loop that was closed under a stream lets nobody close it: its place must not be lost with it."""
-        call = self._call
-        if call is not None:
-            self.over(GeneratorExit())
-            call.end("abandoned")
-
-    def over(self, error: BaseException | None = None) -> None:
-        """It came to an end, with the error as it was explained, if there was one. Later calls do nothing."""
-        limiter, permit = self._limiter, self._permit
-        self._call = self._limiter = self._permit = None
-        if limiter is not None:
-            limiter.release()
-        if permit is None:
-            return
-        if error is None:
-            permit.succeeded()
-        elif isinstance(error, ProviderError) and getattr(error, "limit", "") != "total":
-            if error.category in _FAULTS:
-                permit.failed()
-            elif error.status_code is not None and error.category != "rate_limit":
-                permit.succeeded()
-        permit.released()
 
 
 class Calling:

@@ -138,7 +138,8 @@ def test_a_child_of_a_fork_has_a_loop_of_its_own():
 
 
 def test_the_loops_thread_keeps_no_process_alive():
-    assert in_child("""
+    assert (
+        in_child("""
         import asyncio, json
         from tellmeter.client.background import run
 
@@ -147,4 +148,6 @@ def test_the_loops_thread_keeps_no_process_alive():
 
         run(begin())
         print(json.dumps("at its end"))
-        """) == "at its end"
+        """)
+        == "at its end"
+    )

@@ -67,7 +67,11 @@ def test_where_nothing_was_sent_the_record_has_what_was_known(collector):
     call.end("rejected", CircuitOpenError("open"))
     record = call.record
     assert (record.model, record.provider, record.method) == ("gpt-4o", "openai", "stream")
-    assert (record.status, record.error_class, record.error_category) == ("rejected", "CircuitOpenError", "circuit_open")
+    assert (record.status, record.error_class, record.error_category) == (
+        "rejected",
+        "CircuitOpenError",
+        "circuit_open",
+    )
     assert record.cost_usd == 0.0 and call.cost_breakdown()["total_cost"] == 0.0
 
 

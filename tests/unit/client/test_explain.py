@@ -164,7 +164,9 @@ def test_answers_with_an_error(provider, status, code, category, is_retryable):
         ("openai", Streamed(sse('{"error": {"message": "canary", "type": "server_error", "code": null}}'))),
         (
             "anthropic",
-            Streamed([b'event: error\ndata: {"type": "error", "error": {"type": "api_error", "message": "canary"}}\n\n']),
+            Streamed(
+                [b'event: error\ndata: {"type": "error", "error": {"type": "api_error", "message": "canary"}}\n\n']
+            ),
         ),
         ("gcp.gemini", Streamed(sse('{"error": {"code": 500, "message": "canary", "status": "INTERNAL"}}'))),
     ],
@@ -181,9 +183,7 @@ def test_errors_inside_a_stream(provider, fault):
 )
 def test_exceptions_inside_an_event_stream(name, category, is_retryable):
     pieces = [event("messageStart", {"role": "assistant"}), exception(name, {"message": "canary"})]
-    told = explained(
-        "aws.bedrock", Streamed(pieces, content_type="application/vnd.amazon.eventstream"), stream=True
-    )
+    told = explained("aws.bedrock", Streamed(pieces, content_type="application/vnd.amazon.eventstream"), stream=True)
     assert isinstance(told.original_error, botocore.exceptions.EventStreamError)
     assert (told.category, told.is_retryable) == (category, is_retryable)
 
@@ -303,7 +303,9 @@ def test_when_to_try_again(provider, headers, low, high):
 
 @pytest.mark.parametrize("value", ["", "-1", "nan", "-inf", "soon", "1;2", "9" * 65, "Mon, 99 Foo 2026 00:00:00 GMT"])
 def test_what_says_nothing_is_none(value):
-    assert explained("openai", refusal("openai", 429, None, retry_after=value, retry_after_ms=value)).retry_after is None
+    assert (
+        explained("openai", refusal("openai", 429, None, retry_after=value, retry_after_ms=value)).retry_after is None
+    )
 
 
 RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
@@ -370,7 +372,10 @@ class Broken(Exception):
         raise RuntimeError("canary")
 
 
-@given(st.dictionaries(ATTRIBUTES, JUNK | st.just(Raising())), st.sampled_from([Broken, ValueError, TypeError, ConnectionError]))
+@given(
+    st.dictionaries(ATTRIBUTES, JUNK | st.just(Raising())),
+    st.sampled_from([Broken, ValueError, TypeError, ConnectionError]),
+)
 def test_any_exception_is_explained(attributes, kind):
     error = kind(Raising())
     for name, value in attributes.items():

@@ -115,7 +115,9 @@ async def test_tool_calls_are_put_together():
         '{"index":0,"function":{"arguments":"{\\"q\\":1}"}}',
         '{"index":1,"function":{"arguments":":2}"}}',
     ]
-    event = 'data: {"id":"c","model":"m-1","choices":[{"index":0,"delta":{"tool_calls":[%s]},"finish_reason":null}]}\n\n'
+    event = (
+        'data: {"id":"c","model":"m-1","choices":[{"index":0,"delta":{"tool_calls":[%s]},"finish_reason":null}]}\n\n'
+    )
     stream = streamed()
     stream.pieces = [*(event % piece for piece in pieces), *(piece.decode() for piece in stream.pieces)]
     stream.pieces = [piece.encode() for piece in stream.pieces]
