@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from . import counts
+from .block_call import BlockCall
 from .call import Call
 from .cleaning import clean_tags
 from .config import MetricsConfig
@@ -199,9 +200,10 @@ class MetricsCollector:
         request_id: str | None = None,
         *,
         operation: str = "chat",
-    ) -> Call:
-        """A call that no hook sees: `with` or `async with`; tokens and so on are set on what it yields."""
-        return Call(self, provider=provider, model=model, method=method, request_id=request_id, operation=operation)
+    ) -> BlockCall:
+        """A call that no hook sees, else it steps back: `with` or `async with`; tokens are set on what it yields."""
+        names = {"provider": provider, "model": model, "operation": operation, "method": method}
+        return BlockCall(self, **names, request_id=request_id)
 
     # ------------------------------------------------------------------ settling
 

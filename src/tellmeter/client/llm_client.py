@@ -262,14 +262,21 @@ class LLMClient:
 
     async def aclose(self) -> None:
         """Close the connections; flush and end a collector of its own. Safe to call twice."""
-        self._closed = True
-        await self._calling.sdks.aclose()
-        if self._owns_collector:
-            await self.metrics_collector.shutdown()
+        await self._close(None)
 
     def close(self) -> None:
-        """As `aclose`, waiting for it."""
-        run(self.aclose())
+        """As `aclose`, waiting for it; in a coroutine, for all but the connections of its own event loop."""
+        try:
+            standing = asyncio.get_running_loop()
+        except RuntimeError:
+            standing = None
+        run(self._close(standing))
+
+    async def _close(self, standing: asyncio.AbstractEventLoop | None) -> None:
+        self._closed = True
+        await self._calling.sdks.aclose(standing)
+        if self._owns_collector:
+            await self.metrics_collector.shutdown()
 
     async def __aenter__(self) -> LLMClient:
         return self

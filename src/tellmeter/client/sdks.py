@@ -113,8 +113,11 @@ class SDKs:
             read_seconds=timeouts.total or 86_400.0,
         )
 
-    async def aclose(self) -> None:
-        """Give all connections back: those of other loops there, where they are still running."""
+    async def aclose(self, standing: asyncio.AbstractEventLoop | None = None) -> None:
+        """Give all connections back: those of other loops there, where they are still running.
+
+        `standing` is a loop that does not move until this is over, and so is not waited for.
+        """
         here = asyncio.get_running_loop()
         for loop, (_, held) in self._made.pop_all().items():
             try:
@@ -122,7 +125,8 @@ class SDKs:
                     await held.aclose()
                 elif loop.is_running():
                     closing = asyncio.run_coroutine_threadsafe(_end(held), loop)
-                    await asyncio.wait_for(asyncio.wrap_future(closing), _CLOSE_SECONDS)
+                    if loop is not standing:
+                        await asyncio.wait_for(asyncio.wrap_future(closing), _CLOSE_SECONDS)
             except Exception as error:
                 note("client", error)
 
@@ -154,7 +158,10 @@ def _name(word: str) -> str:
 
 
 def _checked(word: str, url: str) -> str:
-    found = urlsplit(url) if isinstance(url, str) else None
+    try:
+        found = urlsplit(url) if isinstance(url, str) else None
+    except ValueError:  # "http://[half"
+        found = None
     if found is None or found.scheme not in ("http", "https") or not found.hostname or found.query or found.fragment:
         raise ConfigError(f"base_urls[{word!r}]: it must be a URL of http or https without a query")
     return url.rstrip("/")

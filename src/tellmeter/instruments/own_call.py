@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ..call import STREAM_STATUS, Call
+from ..block_call import OuterCall
+from ..call import STREAM_STATUS
 from ..context import Enclosing, enclosing, reset, tags_in_force
 from ..counts import count
 from ..guard import note
@@ -21,8 +22,6 @@ from ..wire.providers import UNKNOWN, provider_of
 from .items import ItemMeter, TextOf
 from .usage import status_code_of
 
-_ASIDE = frozenset({"embeddings", "count_tokens"})  # what a function does beside generating
-_MOST_INSIDE = 16  # calls inside that are remembered; one is enough, unless it turns out to be none
 _NOTHING = Usage()
 _COUNTS = ("input_tokens", "output_tokens", "cached_tokens", "cache_write_tokens", "reasoning_tokens")
 
@@ -37,15 +36,13 @@ class Terms(NamedTuple):
     rates: tuple[float, float] | None = None
 
 
-class OwnCall(Call):
+class OwnCall(OuterCall):
     """A call of one's own code. Where it is a stream, `items` measures what it yields."""
 
     terms: Terms = Terms()
     stated: Answer | None = None  # what the result says, with what the call's own fields have no place for
     items: ItemMeter | None = None
-    inside: list[Any]  # is there once a call began inside
     _tokens: tuple[contextvars.Token[Enclosing | None], contextvars.Token[Mapping[str, str]]] | None = None
-    _generated = False
     _watched = False
     _left: tuple[Enclosing | None, Mapping[str, str]] | None = None  # what its code had set itself, tags for one
 
@@ -63,21 +60,6 @@ class OwnCall(Call):
             self._left = enclosing.get(), tags_in_force.get()
             reset(tags_in_force, tokens[1])
             reset(enclosing, tokens[0])
-
-    def contain(self, call: object) -> None:
-        """Note a call inside; from here on it is the one in progress."""
-        if self.ended:  # a task that this call started outlives it
-            return
-        self.target.open_calls.pop(id(self), None)
-        inside = self.__dict__.setdefault("inside", [])
-        if len(inside) < _MOST_INSIDE:
-            inside.append(call)
-
-    def generated_inside(self) -> bool:
-        """Whether a call inside that is counted is this one."""
-        if not self._generated and "inside" in self.__dict__:
-            self._generated = any(call.operation not in _ASIDE and call.is_recorded() for call in self.inside)
-        return self._generated
 
     def asked_aside(self) -> bool:
         """Whether a call inside is this one unless somebody answered whom nobody else saw: a question's embedding."""

@@ -45,6 +45,8 @@ class OpenAIProvider:
             max_retries=0,
             timeout=timeout,
         )
+        if access.provider != "openai":  # the SDK has them from OpenAI's own variables
+            self._sdk.organization = self._sdk.project = None
         self._provider = access.provider
         self._known = frozenset(inspect.signature(self._sdk.chat.completions.create).parameters)
         self._known_of_embeddings = frozenset(inspect.signature(self._sdk.embeddings.create).parameters)
