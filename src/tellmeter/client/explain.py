@@ -30,11 +30,9 @@ def explain(error: BaseException, provider: str, model: str) -> ProviderError:
     """The ProviderError that stands for an SDK's exception, its `original_error`. Its message quotes nothing of it."""
     names = class_names(error)
     status = _status(error)
-    category = error_category(status, *_codes(error), names)
-    if category == "unknown" and _is_without_key(error, names[0]):
-        category = "authentication"
-    if category == "authentication" and status is None:
+    if status is None and _is_without_key(error, names[0]):
         return no_key(provider, model, error)
+    category = error_category(status, *_codes(error), names)
     headers = _headers(error)
     kind = LLMTimeoutError if status is None and status_of(error) == "timeout" else ProviderError
     said = f"HTTP {status}, " if status is not None else ""
