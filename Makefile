@@ -25,10 +25,10 @@ LOCK := .tools/uv pip compile pyproject.toml --universal --python-version 3.11 \
 demo: .venv/ready
 	$(BIN)/tellmeter demo $(if $(SECONDS),--seconds $(SECONDS))
 
-test: test-current test-legacy test-telemetry
+test: test-current test-telemetry
 
-test-current: .venv/ready .venv-servers/ready .venv-phoenix/ready servers
-	$(BIN)/python tools/tests.py $(PYTEST_ARGS)
+test-current: .venv/ready .venv-legacy/ready .venv-servers/ready .venv-phoenix/ready servers
+	$(BIN)/python tools/tests.py $(LEGACY)/python $(PYTEST_ARGS)
 
 test-legacy: .venv-legacy/ready
 	$(LEGACY)/python -m pytest -m sdk $(PYTEST_ARGS)

@@ -1,4 +1,7 @@
-"""Every recorded answer of every provider through the LLMClient, over real connections: text, tools, tokens, dollars."""
+"""Every recorded answer of every provider through the LLMClient, over real connections: text, tools, tokens, dollars.
+
+Not with the older SDKs as well: what is the providers' own is tested with them, provider by provider.
+"""
 
 import json
 from datetime import UTC, datetime
@@ -13,8 +16,6 @@ from tests.support.exchanges import EXCHANGES, load, need_exchanges
 from tests.support.priced import COUNTS, PROVIDERS, asked_model, by_genai_prices, usage_of
 from tests.support.replay_server import recorded
 from tests.support.texts import text_of, tools_of, value_of
-
-pytestmark = pytest.mark.sdk
 
 APIS = ("chat.completions", "messages", "generate_content", "stream_generate_content", "converse", "converse_stream")
 NAMES = sorted({file.name.removesuffix(".jsonl").removesuffix(".stream") for file in EXCHANGES.glob("*.jsonl")})
