@@ -1,10 +1,10 @@
-"""Runs pytest twice at a time: the unit tests beside all others, which mostly wait for servers and clocks.
+"""Runs pytest twice at a time: what needs a processor beside what mostly waits for servers and clocks.
 
     python tools/tests.py PYTHON [ARGUMENTS OF PYTEST]
 
 After the unit tests, those that have nothing to do with OpenTelemetry run again as if it were not there, and those that
 go through SDKs in PYTHON, which has older ones. Where the arguments name files or folders it is one run, as usual, and
-one in PYTHON. The output of the unit tests, and of what runs after them, comes last.
+one in PYTHON. The output of what needs a processor comes last.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NOTHING_SELECTED = 5  # pytest's exit code
+ASIDE = ("tests/unit", "tests/exchanges")
 # Nothing there asks for OpenTelemetry but the sink that is for it.
 _ELSEWHERE = ("client", "pipeline", "registry", "simulator", "sinks")
 PLAIN = [
@@ -40,8 +41,9 @@ def main(arguments: list[str]) -> int:
             return subprocess.call(run, cwd=ROOT, stdout=output, stderr=subprocess.STDOUT)  # noqa: S603
 
         with ThreadPoolExecutor(1) as pool:
-            after = [pool.submit(aside, run) for run in ([*pytest, "tests/unit"], [*pytest, *PLAIN], older)]
-            first = subprocess.call([*pytest, *(one for one in others if one != "tests/unit")], cwd=ROOT)  # noqa: S603
+            runs = ([*pytest, "tests/unit"], [*pytest, *PLAIN], older, [*pytest, "tests/exchanges"])
+            after = [pool.submit(aside, run) for run in runs]
+            first = subprocess.call([*pytest, *(one for one in others if one not in ASIDE)], cwd=ROOT)  # noqa: S603
             codes = [first, *(run.result() for run in after)]
         output.seek(0)
         sys.stdout.flush()

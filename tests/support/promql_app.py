@@ -15,8 +15,11 @@ from starlette.routing import Route
 
 import tellmeter
 from tellmeter import counts
+from tellmeter.client.reliability.breaker import CircuitBreaker
+from tellmeter.client.reliability.breaker_metrics import watch
 
 TAGS = {"feature": "search"}
+BREAKER = CircuitBreaker("openai")
 
 
 class RefusingSink(tellmeter.BatchingMetricsSink):
@@ -64,6 +67,7 @@ def play() -> None:
     registry = tellmeter.get_metrics_registry()
     _framework(registry)
     _module(registry)
+    watch(registry, BREAKER)
     _trouble(registry)
 
 
@@ -161,8 +165,8 @@ def _module(registry: Any) -> None:
     registry.increment("errors_total", 1, {"component": "rag", "error_type": "Timeout"})
     registry.set_gauge("circuit_breaker_state", 0, {"service": "openai"})
     registry.increment("circuit_breaker_trips_total", 1, {"service": "openai", "reason": "errors"})
-    registry.set_gauge("llm_circuit_breaker_state", 0, {"provider": "openai"})
-    registry.set_gauge("llm_circuit_breaker_open", 0, {"provider": "openai"})
+    fallback = {"provider": "openai", "model": "gpt-4o-mini", "fallback_model": "claude-haiku-4-5"}
+    registry.increment("llm_fallbacks_total", 1, fallback)
 
 
 def _trouble(registry: Any) -> None:

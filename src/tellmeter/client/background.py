@@ -6,6 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from ..errors import ConfigError
@@ -30,19 +31,37 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     if threading.current_thread() is _thread:
         coroutine.close()
         raise ConfigError("a sync method was called in a callback of a sync method; use the async one there")
+    came: Future[T] = Future()
     ended = threading.Event()
+    begun: list[asyncio.Task[None]] = []
 
-    async def told() -> T:
+    async def told() -> None:
         try:
-            return await coroutine
-        finally:
-            ended.set()
+            came.set_result(await coroutine)
+        except BaseException as error:  # an exit of a callback's must not end this loop
+            came.set_exception(error)
 
-    waiting = asyncio.run_coroutine_threadsafe(told(), _running())
+    def begin() -> None:
+        begun.append(asyncio.create_task(told()))
+        begun[0].add_done_callback(over)
+
+    def over(_: object) -> None:
+        coroutine.close()  # where it was cancelled before it began
+        ended.set()
+
+    def cancel() -> None:
+        if begun:
+            begun[0].cancel()
+        else:  # the interrupt came before anything was begun
+            over(None)
+
+    loop = _running()
     try:
-        return waiting.result()
+        loop.call_soon_threadsafe(begin)
+        return came.result()
     except BaseException:
-        if waiting.cancel():
+        if not came.done():
+            loop.call_soon_threadsafe(cancel)
             ended.wait(_CANCEL_SECONDS)  # a generator whose step still runs could not be closed
         raise
 
