@@ -355,6 +355,9 @@ def test_a_block_of_a_guide_does_no_harm_to_the_application(case, up, provider, 
         if up:
             assert not any(sink.dropped for sink in sinks), said
             for name, one in zip(case.backends, backends, strict=True):
+                if not case.ours and not one.has_come(5):
+                    # A guide's own sink may write on threads that the end of the program does not wait for.
+                    run(program, tmp_path, "-c", command, **environ)
                 one.wait(f"nothing reached {name}: {said}")
         elif case.ours and "otlp" not in case.backends:  # OpenTelemetry has what is measured, in memory
             assert not any(sink.delivered for sink in sinks), said

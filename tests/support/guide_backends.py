@@ -21,10 +21,14 @@ class Backend(NamedTuple):
 
     def wait(self, otherwise: str) -> None:
         """Until something is there: some can be read a second after they are written."""
-        end = time.monotonic() + 30
-        while not self.arrived():
-            assert time.monotonic() < end, otherwise
+        assert self.has_come(30), otherwise
+
+    def has_come(self, seconds: float) -> bool:
+        """Whether something is there, within so many seconds."""
+        end = time.monotonic() + seconds
+        while not (there := bool(self.arrived())) and time.monotonic() < end:
             time.sleep(0.05)
+        return there
 
 
 # What is asked before there is a server, because it says where that is. {port} is the server's, or one that refuses.
