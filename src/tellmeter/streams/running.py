@@ -194,6 +194,8 @@ class Running:
         report, mark = meter.look(now, self._mark, provider=provider, model=model, event=event, tags=call.live_tags())
         if event == "stream.progress":
             self._mark = mark
+        elif event == "stream.start":  # whether a chunk has come by now is chance
+            report = msgspec.structs.replace(report, status="streaming")
         self._send(report)
 
     def _tell_of(self, event: str, seen: StreamMetrics, **more: Any) -> None:
