@@ -6,8 +6,7 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
-from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from ..errors import ConfigError
 
@@ -31,39 +30,51 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
     if threading.current_thread() is _thread:
         coroutine.close()
         raise ConfigError("a sync method was called in a callback of a sync method; use the async one there")
-    came: Future[T] = Future()
-    ended = threading.Event()
+    over = threading.Lock()  # let go of when it is over: a Future takes twice as long, and a stream has many steps
+    over.acquire()
+    came: list[tuple[T | None, BaseException | None]] = []
+    untold = [None]
     begun: list[asyncio.Task[None]] = []
 
     async def told() -> None:
         try:
-            came.set_result(await coroutine)
+            came.append((await coroutine, None))
         except BaseException as error:  # an exit of a callback's must not end this loop
-            came.set_exception(error)
+            came.append((None, error))
+        untold.clear()
+        over.release()
 
     def begin() -> None:
         begun.append(asyncio.create_task(told()))
-        begun[0].add_done_callback(over)
+        begun[0].add_done_callback(unless_told)
 
-    def over(_: object) -> None:
-        coroutine.close()  # where it was cancelled before it began
-        ended.set()
+    def unless_told(_: object) -> None:
+        if untold:  # it was cancelled before it began
+            coroutine.close()
+            came.append((None, asyncio.CancelledError()))
+            over.release()
 
     def cancel() -> None:
         if begun:
             begun[0].cancel()
         else:  # the interrupt came before anything was begun
-            over(None)
+            unless_told(None)
 
     loop = _running()
     try:
         loop.call_soon_threadsafe(begin)
-        return came.result()
+        over.acquire()
     except BaseException:
-        if not came.done():
-            loop.call_soon_threadsafe(cancel)
-            ended.wait(_CANCEL_SECONDS)  # a generator whose step still runs could not be closed
+        loop.call_soon_threadsafe(cancel)
+        over.acquire(timeout=_CANCEL_SECONDS)  # a generator whose step still runs could not be closed
         raise
+    found, error = came.pop()
+    if error is not None:
+        try:
+            raise error
+        finally:
+            del error  # it refers to this frame
+    return cast("T", found)
 
 
 def _running() -> asyncio.AbstractEventLoop:
