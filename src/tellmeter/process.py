@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from .collector import MetricsCollector
+from .collector import SETTLE_SECONDS, MetricsCollector
 from .config import SINKS_VARIABLE, SOURCES, MetricsConfig, _flag
 from .errors import ConfigError
 from .pipeline.select import Selection
@@ -76,6 +76,9 @@ def watched(see: Callable[[AgentMetrics], bool]) -> Iterator[None]:
         see: called on a collector's own thread; returns True.
     """
     global _process_collector, _watchers
+    before = _process_collector
+    if before is not None:  # who watches it sees what was recorded there before what comes now
+        before._router.drain(SETTLE_SECONDS)
     with _process_lock:
         former, watchers = _process_collector, _watchers
         settings = MetricsConfig.from_env() if former is None else former.config

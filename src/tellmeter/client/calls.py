@@ -11,7 +11,7 @@ from ..call import CALL_BYTES, Call, Target
 from ..errors import LLMTimeoutError
 from ..guard import note
 from ..prices import PriceBook
-from ..records import AgentMetrics, StreamMetrics
+from ..records import AgentMetrics
 from ..usage import Usage
 from ..wire.calls import WireCall
 from ..wire.exchange import Exchange
@@ -124,26 +124,12 @@ class ClientCall(WireCall):
         self.provider_request_id, self.request_id = self.request_id, self._own_id
 
     def _record(
-        self,
-        *,
-        usage: Usage,
-        status: str,
-        error_class: str | None,
-        error_category: str | None,
-        stream: StreamMetrics | None,
-        service_tier: str | None = None,
+        self, *, usage: Usage, error_category: str | None, service_tier: str | None = None, **rest: Any
     ) -> AgentMetrics:
         self.usage, self._service_tier = usage, service_tier
         if error_category is not None and self.category is not None:
             error_category = self.category
-        return super()._record(
-            usage=usage,
-            status=status,
-            error_class=error_class,
-            error_category=error_category,
-            stream=stream,
-            service_tier=service_tier,
-        )
+        return super()._record(usage=usage, error_category=error_category, service_tier=service_tier, **rest)
 
     # ------------------------------------------------------------------ on the router thread
 

@@ -169,7 +169,7 @@ def test_one_inside_another():
             call("b")
             assert inner.models == {"b": 1}
         call("c")
-        assert outer.models == {"a": 1, "b": 1, "c": 1}  # of two collectors, in whatever order
+        assert list(outer.models) == ["a", "b", "c"]
 
 
 def test_a_bad_environment_changes_nothing(monkeypatch):
